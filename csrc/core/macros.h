@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Marks that let one header serve host compilers, nvcc and hipcc.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__HIPCC__)
+#define AFFECTCODEC_HD __host__ __device__ __forceinline__
+#elif defined(__GNUC__) || defined(__clang__)
+// `static`, not only `inline`: these headers are compiled once per instruction set, and the linker
+// would be free to keep the AVX-512 copy of a shared inline function for every caller.
+#define AFFECTCODEC_HD static inline __attribute__((always_inline, unused))
+#else
+#define AFFECTCODEC_HD static inline
+#endif

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the native parts with CMake and says what was built and what was left out.
+
+All metadata stands in pyproject.toml. Nothing native is needed to run: a part that this machine
+cannot build is left out with its reason, and the same reason is shown by
+``python -m affectcodec.info``. Environment:
+
+    AFFECTCODEC_NO_NATIVE=1        build nothing native
+    AFFECTCODEC_REQUIRE_NATIVE=1   fail where a part cannot be built
+    CXX, CXXFLAGS                  compiler and its flags, as CMake reads them
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class LeftOut(Exception):
+    """A part cannot be built here; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One native part: CMake target and install component ``name``, switched by ``option``.
+
+    ``requirements`` returns the CMake arguments the part needs, or raises :class:`LeftOut`.
+    """
+
+    name: str
+    option: str
+    purpose: str
+    requirements: Callable[[], list[str]]
+
+
+def python_module_requirements() -> list[str]:
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.is_file():
+        raise LeftOut(f"{header} is missing; install Python's headers (Debian: python3-dev)")
+    try:
+        import pybind11
+    except ImportError:
+        raise LeftOut(
+            "pybind11 is not installed; `pip install pybind11`, or build with isolation"
+        ) from None
+    return [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
+
+
+PARTS = (
+    Part(
+        "_C",
+        "AFFECTCODEC_BUILD_PYTHON",
+        "fast bit packing, CPU features",
+        python_module_requirements,
+    ),
+)
+
+
+def is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0").lower() not in ("", "0", "false", "no")
+
+
+def find_tool(name: str, module: str) -> str | None:
+    """Path of a build tool, from PATH or from the package that carries it."""
+    beside = Path(sys.executable).parent / name  # a venv that was not activated is not on PATH
+    found = shutil.which(name) or shutil.which(str(beside))
+    if found:
+        return found
+    try:
+        package = __import__(module)
+    except ImportError:
+        return None
+    return shutil.which(name, path=getattr(package, f"{module.upper()}_BIN_DIR", None) or "")
+
+
+def find_compiler() -> str:
+    asked = os.environ.get("CXX")
+    if asked:
+        if not shutil.which(asked.split()[0]):
+            raise LeftOut(f"CXX={asked} is not an executable")
+        return asked
+    for name in ("c++", "g++", "clang++", "cl"):
+        if shutil.which(name):
+            return name
+    raise LeftOut("no C++ compiler found; install g++ or clang++, or set CXX")
+
+
+class CMake:
+    """One configured build tree."""
+
+    def __init__(self, build: Path) -> None:
+        self.build = build
+        self.toolchain: dict[str, str] = {}
+        tool = find_tool("cmake", "cmake")
+        if tool is None:
+            raise LeftOut("CMake is not installed; `pip install cmake`, or build with isolation")
+        self.cmake = tool
+
+    def _call(self, what: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.cmake, *arguments], capture_output=True, text=True, errors="replace"
+        )
+        log = done.stdout + done.stderr
+        sys.stdout.write(log)
+        if done.returncode:
+            raise LeftOut(f"{what} failed: {first_error(log)} (whole log: pip install -v)")
+
+    def configure(self, arguments: list[str]) -> None:
+        ninja = find_tool("ninja", "ninja")
+        if ninja:
+            arguments = [*arguments, "-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        # Fresh: a tree left by another interpreter or a removed build environment holds dead paths.
+        shutil.rmtree(self.build, ignore_errors=True)
+        self._call("CMake", "-S", str(ROOT), "-B", str(self.build), *arguments)
+        record = self.build / "toolchain.json"
+        self.toolchain = json.loads(record.read_text(encoding="utf-8"))
+
+    def install(self, name: str, prefix: Path) -> None:
+        self._call(
+            "compiling", "--build", str(self.build), "--config", "Release", "--target", name,
+            "--parallel",
+        )  # fmt: skip
+        self._call(
+            "installing", "--install", str(self.build), "--config", "Release",
+            "--component", name, "--prefix", str(prefix),
+        )  # fmt: skip
+
+
+def first_error(log: str) -> str:
+    """The most telling line of a build log."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if any("is not able to compile a simple test program" in line for line in lines):
+        return f"the C++ compiler ({os.environ.get('CXX', 'c++')}) does not work"
+    for i, line in enumerate(lines):
+        if line.startswith("CMake Error"):
+            return " ".join(lines[i : i + 2])[:300]
+        if "error:" in line:
+            return line[:300]
+    return lines[-1][:300] if lines else "no output"
+
+
+class BuildNative(build_ext):
+    """Builds every part that can be built, and keeps a record beside the package."""
+
+    def run(self) -> None:
+        self._produced: list[str] = []
+        stage = Path(self.build_temp).resolve() / "stage"
+        shutil.rmtree(stage, ignore_errors=True)
+        record = self._build(stage)
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        package = ROOT / "affectcodec" if in_place else Path(self.build_lib) / "affectcodec"
+        self._place(stage, package, record)
+        print_summary(record)
+        if is_set("AFFECTCODEC_REQUIRE_NATIVE") and record["left_out"]:
+            raise SystemExit("AFFECTCODEC_REQUIRE_NATIVE=1, but a native part was left out")
+
+    def _build(self, stage: Path) -> dict[str, dict[str, str]]:
+        built: dict[str, str] = {}
+        left_out: dict[str, str] = {}
+        toolchain: dict[str, str] = {}
+        arguments: list[str] = []
+        wanted: list[Part] = []
+        for part in PARTS:
+            try:
+                if is_set("AFFECTCODEC_NO_NATIVE"):
+                    raise LeftOut("AFFECTCODEC_NO_NATIVE was set at build time")
+                arguments += [*part.requirements(), f"-D{part.option}=ON"]
+                wanted.append(part)
+            except LeftOut as reason:
+                left_out[part.name] = str(reason)
+                arguments.append(f"-D{part.option}=OFF")
+        try:
+            if wanted:
+                find_compiler()
+                cmake = CMake(Path(self.build_temp).resolve() / "cmake")
+                cmake.configure(arguments)
+                toolchain = cmake.toolchain
+        except LeftOut as reason:
+            left_out.update({part.name: str(reason) for part in wanted})
+            wanted = []
+        for part in wanted:
+            try:
+                cmake.install(part.name, stage)
+                built[part.name] = part.purpose
+            except LeftOut as reason:
+                left_out[part.name] = str(reason)
+        return {"built": built, "left_out": left_out, "toolchain": toolchain}
+
+    def _place(self, stage: Path, package: Path, record: dict[str, dict[str, str]]) -> None:
+        package.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:  # an older binary must not outlive a build that left the part out
+            for suffix in ("so", "pyd", "dylib"):
+                for stale in package.glob(f"{part.name}.*{suffix}"):
+                    if not (stage / stale.name).exists():
+                        stale.unlink()
+        (stage / "_build_info.json").parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**record, "python": sysconfig.get_platform()}, indent=2, sort_keys=True)
+        (stage / "_build_info.json").write_text(text + "\n", encoding="utf-8")
+        for source in sorted(stage.iterdir()):
+            target = package / source.name
+            # Replaced, not overwritten: a running process may have the old file mapped.
+            shutil.copy2(source, target.with_name(target.name + ".new"))
+            os.replace(target.with_name(target.name + ".new"), target)
+            self._produced.append(str(target))
+
+    def get_outputs(self) -> list[str]:
+        return list(getattr(self, "_produced", []))
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+def print_summary(record: dict[str, dict[str, str]]) -> None:
+    toolchain = record["toolchain"]
+    lines = ["", "AffectCodec native build"]
+    if toolchain:
+        lines += [f"  compiler  {toolchain['compiler']}", f"  flags     {toolchain['flags']}"]
+    lines += [f"  built     {name}: {purpose}" for name, purpose in record["built"].items()]
+    lines += [f"  left out  {name}: {reason}" for name, reason in record["left_out"].items()]
+    if record["left_out"]:
+        lines.append("  The package works without these parts, only slower.")
+    print("\n".join([*lines, ""]), flush=True)
+
+
+setup(
+    packages=[
+        *find_packages(include=["affectcodec", "affectcodec.*"]),
+        "affectcodec.kernels",
+        *(f"affectcodec.kernels.{name}" for name in find_packages("kernels")),
+    ],
+    package_dir={"affectcodec": "affectcodec", "affectcodec.kernels": "kernels"},
+    # `optional` and without sources: it marks the wheel as one of this platform, CMake does the rest.
+    ext_modules=[Extension("affectcodec._C", sources=[], optional=True)],
+    cmdclass={"build_ext": BuildNative},
+)
