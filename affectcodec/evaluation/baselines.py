@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codecs to measure: the neural one and its baselines behind one method.
+
+`Codec.roundtrip(wav)` takes a 16 kHz clip and returns what came back with the bits that were sent:
+every bit of the payload, silence and flushing frames included, containers and padding to whole
+bytes excluded. Names, as given on command lines:
+
+    affectcodec:1.5   the neural codec at 1.5 kbit/s
+    codec2:1300       Codec 2 (3200 2400 1600 1400 1300 1200 700C), 8 kHz inside
+    opus:6            Opus at 6 kbit/s asked (VBR; what it used is measured)
+    narrowband        resampled to 8 kHz, 16-bit, and back: the ceiling of any 8 kHz codec
+    original          16-bit original: the ceiling of the metrics
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from affectcodec.audio import load_audio, load_pcm16, pcm16_bytes, resample, save_audio
+
+SAMPLE_RATE = 16000
+NARROW_RATE = 8000
+
+# mode -> (bits a frame, samples a frame at 8 kHz)
+CODEC2_MODES: dict[str, tuple[int, int]] = {
+    "3200": (64, 160),
+    "2400": (48, 160),
+    "1600": (64, 320),
+    "1400": (56, 320),
+    "1300": (52, 320),
+    "1200": (48, 320),
+    "700C": (28, 320),
+}
+# 40 ms of silence are appended, more than the codec's delay: no speech stays in the decoder.
+CODEC2_FLUSH = 320
+
+
+class BaselineError(RuntimeError):
+    """An outside program is missing, failed or took too long."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A clip after the codec.
+
+    Attributes:
+        wav: float32 `[m]` at 16 kHz; delay not removed, length may differ from the input.
+        bits: payload bits.
+    """
+
+    wav: np.ndarray
+    bits: float
+
+
+class Codec(Protocol):
+    """What the harness needs of a codec."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the codec would give other output: part of the cache key."""
+
+    def roundtrip(self, wav: np.ndarray) -> Coded:
+        """float32 `[n]` at 16 kHz through encoder and decoder."""
+
+
+def find_program(program: str, package: str) -> str:
+    """Path of an executable, or a BaselineError that names the Debian package."""
+    path = shutil.which(program)
+    if path is None:
+        raise BaselineError(f"{program} is not installed: apt-get install {package}")
+    return path
+
+
+def run_program(arguments: list[str], data: bytes, timeout_s: float) -> bytes:
+    """Runs a filter; its stdout. BaselineError on failure, timeout, or no output."""
+    try:
+        done = subprocess.run(
+            arguments, input=data, capture_output=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BaselineError(f"{' '.join(arguments)}: no end after {timeout_s:g} s") from error
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip()[-300:]
+        raise BaselineError(f"{' '.join(arguments)}: exit status {done.returncode}: {words}")
+    return done.stdout
+
+
+def _file_digest(path: str) -> str:
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Codec2:
+    """Codec 2 through c2enc and c2dec (8 kHz, headerless 16-bit in and out).
+
+    The 16 kHz clip is resampled to 8 kHz and the output back to 16 kHz.
+    """
+
+    mode: str
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in CODEC2_MODES:
+            raise ValueError(f"codec2: got mode {self.mode!r}, wanted one of {list(CODEC2_MODES)}")
+        for program in ("c2enc", "c2dec"):
+            find_program(program, "codec2")
+
+    @property
+    def name(self) -> str:
+        return f"codec2:{self.mode}"
+
+    @property
+    def fingerprint(self) -> str:
+        programs = [_file_digest(find_program(p, "codec2")) for p in ("c2enc", "c2dec")]
+        return f"{self.name}-flush{CODEC2_FLUSH}-{'-'.join(programs)}"
+
+    def roundtrip(self, wav: np.ndarray) -> Coded:
+        bits, frame = CODEC2_MODES[self.mode]
+        narrow = resample(wav, SAMPLE_RATE, NARROW_RATE)
+        # c2enc drops an unfinished last frame
+        num_frames = -(-(len(narrow) + CODEC2_FLUSH) // frame)
+        pcm, _ = pcm16_bytes(np.pad(narrow, (0, num_frames * frame - len(narrow))))
+        encoder, decoder = find_program("c2enc", "codec2"), find_program("c2dec", "codec2")
+        payload = run_program([encoder, self.mode, "-", "-"], pcm, self.timeout_s)
+        # c2enc pads each frame to whole bytes (52 bits take 7): the padding is not counted
+        if len(payload) != num_frames * -(-bits // 8):
+            raise BaselineError(
+                f"c2enc {self.mode}: {len(payload)} bytes for {num_frames} frames of {bits} bits"
+            )
+        decoded = run_program([decoder, self.mode, "-", "-"], payload, self.timeout_s)
+        wide, _ = load_pcm16(decoded, sample_rate_in=NARROW_RATE, sample_rate=SAMPLE_RATE)
+        return Coded(wide, num_frames * bits)
+
+
+def ogg_packet_sizes(data: bytes) -> list[int]:
+    """Sizes in bytes of the packets of an Ogg file with one logical stream.
+
+    Raises:
+        ValueError: not a chain of whole Ogg pages.
+    """
+
+    def lacing(data: bytes) -> Iterator[int]:
+        at = 0
+        while at < len(data):
+            if data[at : at + 4] != b"OggS" or at + 27 > len(data):
+                raise ValueError(f"no Ogg page at byte {at}")
+            count = data[at + 26]
+            table = data[at + 27 : at + 27 + count]
+            at += 27 + count + sum(table)
+            if len(table) < count or at > len(data):
+                raise ValueError("the last Ogg page is cut")
+            yield from table
+
+    sizes, size = [], 0
+    for value in lacing(data):
+        size += value
+        if value < 255:
+            sizes.append(size)
+            size = 0
+    return sizes
+
+
+@dataclass(frozen=True)
+class Opus:
+    """Opus through opusenc and opusdec at `kbps` asked: VBR, speech tuning, 20 ms frames."""
+
+    kbps: float
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 6.0 <= self.kbps <= 256.0:
+            raise ValueError(f"opus: got {self.kbps:g} kbit/s, wanted 6 to 256")
+        for program in ("opusenc", "opusdec"):
+            find_program(program, "opus-tools")
+
+    @property
+    def name(self) -> str:
+        return f"opus:{self.kbps:g}"
+
+    @property
+    def fingerprint(self) -> str:
+        programs = [_file_digest(find_program(p, "opus-tools")) for p in ("opusenc", "opusdec")]
+        return f"{self.name}-{'-'.join(programs)}"
+
+    def roundtrip(self, wav: np.ndarray) -> Coded:
+        with tempfile.TemporaryDirectory(prefix="affectcodec-opus-") as folder:
+            source, packed, out = (str(Path(folder) / n) for n in ("in.wav", "c.opus", "out.wav"))
+            save_audio(source, wav, SAMPLE_RATE)
+            encoder, decoder = (find_program(p, "opus-tools") for p in ("opusenc", "opusdec"))
+            rate = f"{self.kbps:g}"
+            run_program(
+                [encoder, "--quiet", "--speech", "--bitrate", rate, source, packed],
+                b"",
+                self.timeout_s,
+            )
+            run_program(
+                [decoder, "--quiet", "--no-dither", "--rate", "16000", packed, out],
+                b"",
+                self.timeout_s,
+            )
+            # the first two packets are OpusHead and OpusTags
+            payload = sum(ogg_packet_sizes(Path(packed).read_bytes())[2:])
+            decoded, _ = load_audio(out, sample_rate=SAMPLE_RATE)
+        return Coded(decoded, 8 * payload)
+
+
+@dataclass(frozen=True)
+class PassThrough:
+    """The clip as 16-bit PCM at `rate` Hz and back: an anchor, not a codec."""
+
+    name: str
+    rate: int
+
+    @property
+    def fingerprint(self) -> str:
+        return f"pcm16-{self.rate}"
+
+    def roundtrip(self, wav: np.ndarray) -> Coded:
+        pcm, _ = pcm16_bytes(resample(wav, SAMPLE_RATE, self.rate))
+        back, _ = load_pcm16(pcm, sample_rate_in=self.rate, sample_rate=SAMPLE_RATE)
+        return Coded(back, 8 * len(pcm))
+
+
+class NeuralCodec:
+    """An `AffectCodec` (or anything with its `encode` and `decode`) at one bitrate."""
+
+    def __init__(self, codec: Any, kbps: float, *, label: str = "affectcodec") -> None:
+        self.codec, self.kbps, self.label = codec, kbps, label
+        self._fingerprint = f"{label}-{kbps:g}-{model_digest(codec)}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}:{self.kbps:g}"
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def roundtrip(self, wav: np.ndarray) -> Coded:
+        with torch.inference_mode():
+            tokens = self.codec.encode(
+                torch.from_numpy(np.ascontiguousarray(wav)), sample_rate=SAMPLE_RATE, kbps=self.kbps
+            )
+            out = self.codec.decode(tokens)
+        bits_a_frame = sum(tokens.quantizer.bits(tokens.stages).values())
+        return Coded(out[0, 0].float().cpu().numpy(), float(bits_a_frame * int(tokens.lengths[0])))
+
+
+def model_digest(codec: Any) -> str:
+    """16 hex digits over the weights and the configuration of a codec."""
+    digest = hashlib.blake2b(digest_size=8)
+    config: Any = getattr(codec, "config", None)
+    if hasattr(config, "to_dict"):
+        digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+    if hasattr(codec, "state_dict"):
+        for key, value in sorted(codec.state_dict().items()):
+            if isinstance(value, torch.Tensor):
+                digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+                flat = value.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
+    else:
+        digest.update(repr(codec).encode())
+    return digest.hexdigest()
+
+
+def make_codecs(names: list[str], weights: Mapping[str, str | None]) -> list[Codec]:
+    """Codecs from their command-line names.
+
+    Args:
+        names: e.g. `["affectcodec:1.5", "codec2:1300"]`.
+        weights: label -> folder or file for `AffectCodec.from_pretrained` (None: the shipped ones).
+            A label is what stands before the colon, so two checkpoints can be measured side by
+            side: `{"affectcodec": None, "ablation": "runs/rvq"}`.
+
+    Raises:
+        ValueError: unknown or repeated name, wrong rate.
+        BaselineError: program of a baseline missing.
+    """
+    if len(set(names)) != len(names):
+        raise ValueError(f"codecs: got {names}, wanted each name once")
+    loaded: dict[str, Any] = {}
+    codecs: list[Codec] = []
+    for name in names:
+        kind, _, rate = name.partition(":")
+        if kind == "codec2" and rate:
+            codecs.append(Codec2(rate))
+        elif name == "original":
+            codecs.append(PassThrough(name, SAMPLE_RATE))
+        elif name == "narrowband":
+            codecs.append(PassThrough(name, NARROW_RATE))
+        elif (kind == "opus" or kind in weights) and _is_number(rate):
+            if kind == "opus":
+                codecs.append(Opus(float(rate)))
+                continue
+            if kind not in loaded:
+                from affectcodec.codec import AffectCodec
+
+                loaded[kind] = AffectCodec.from_pretrained(weights[kind])
+                if hasattr(loaded[kind], "eval"):
+                    loaded[kind].eval()
+            codecs.append(NeuralCodec(loaded[kind], float(rate), label=kind))
+        else:
+            raise ValueError(
+                f"codecs: {name!r} is unknown; wanted LABEL:KBPS with LABEL in {sorted(weights)} "
+                "(see --weights), codec2:MODE, opus:KBPS, narrowband or original"
+            )
+    return codecs
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
