@@ -241,7 +241,7 @@ setup(
         *(f"affectcodec.kernels.{name}" for name in find_packages("kernels")),
     ],
     package_dir={"affectcodec": "affectcodec", "affectcodec.kernels": "kernels"},
-    # `optional` and without sources: it marks the wheel as one of this platform, CMake does the rest.
+    # Optional and without sources: it marks the wheel as this platform's, CMake does the rest.
     ext_modules=[Extension("affectcodec._C", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative},
 )

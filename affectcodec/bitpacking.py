@@ -108,7 +108,9 @@ def _checked_count(count: int) -> int:
 def _checked_codes(codes: npt.ArrayLike) -> npt.NDArray[Any]:
     array = np.asarray(codes)
     if array.ndim != 1:
-        raise ValueError(f"codes: expected one dimension, got shape {array.shape}; use .reshape(-1)")
+        raise ValueError(
+            f"codes: expected one dimension, got shape {array.shape}; use .reshape(-1)"
+        )
     if array.size == 0 and not isinstance(codes, np.ndarray):
         array = array.astype(np.int64)  # NumPy reads an empty list as float64
     if array.dtype.kind not in "iu" or not np.can_cast(array.dtype, np.int64):

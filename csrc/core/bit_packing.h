@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packing of integer codes into the fewest whole bytes, and back; host only.
 //
-// Layout: code i takes the bits i * bits to (i + 1) * bits - 1 of a little-endian stream, lowest bit
-// first; the last byte is filled up with zeros. affectcodec/bitpacking.py states the same and holds
-// the NumPy form that these functions are tested against.
+// Layout: code i takes the bits i * bits to (i + 1) * bits - 1 of a little-endian stream, lowest
+// bit first; the last byte is filled up with zeros. affectcodec/bitpacking.py states the same and
+// holds the NumPy form that these functions are tested against.
 #pragma once
 
 #include <cstddef>

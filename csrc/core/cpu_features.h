@@ -28,8 +28,8 @@ struct CpuFeatures {
   bool avx512vl = false;
   bool neon = false;
 
-  // The sets that GCC and Clang call x86-64-v3 and x86-64-v4. A file compiled for such a set may use
-  // any member of it, so dispatch has to ask for all of them and not for the best known one.
+  // The sets that GCC and Clang call x86-64-v3 and x86-64-v4. A file compiled for such a set may
+  // use any member of it, so dispatch has to ask for all of them and not for the best known one.
   bool x86_64_v3() const {
     return sse4_2 && avx && avx2 && fma && f16c && bmi1 && bmi2 && lzcnt && movbe;
   }

@@ -161,5 +161,6 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
         "Unpack `count` codes from bytes: int64, or int32 where `wide` is false.");
   m.def("cpu_features", &cpu_features,
         "Instruction sets that this CPU and operating system can run.");
-  m.def("build_info", &build_info, "Compiler and library versions that this module was built with.");
+  m.def("build_info", &build_info,
+        "Compiler and library versions that this module was built with.");
 }

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# Creates and reuses a virtual environment; a target is quick when nothing changed.
+#
+#   PYTHON      interpreter of the environment             (make setup PYTHON=python3.12)
+#   VENV        where the environment lies                 (default .venv)
+#   TORCH       requirement that is installed first        (make setup TORCH=torch==2.14.0)
+#   TORCH_ARGS  pip options for that step only, to choose a CUDA, ROCm or CPU build, such as
+#               --index-url with the address that PyTorch's install page names for it
+#   PIP_ARGS    pip options for every install
+#   ARGS        further options for pytest                 (make test ARGS="-k bitpacking -x")
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_ARGS ?=
+PIP_ARGS ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/csrc/*.cpp)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup test test-fast lint types format demo info clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup      environment with everything for development"
+	@echo "make test       all tests          make test-fast  without the slow ones"
+	@echo "make lint       ruff, clang-format make types      mypy"
+	@echo "make format     rewrite sources    make demo       hear the codec on its samples"
+	@echo "make info       what is on and why the rest is off"
+	@echo "make clean      remove what was built, the environment included"
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(PIP_ARGS) $(TORCH_ARGS) "$(TORCH)"
+	@touch $@
+
+# torch comes first and alone: a plain install of the package could fetch another build of it.
+$(VENV)/.dev: $(SOURCES) | $(VENV)/.torch
+	$(PIP) install $(PIP_ARGS) -e ".[dev]"
+	@touch $(VENV)/.demo $@
+	@$(BIN)/python -m affectcodec.info
+
+$(VENV)/.demo: $(SOURCES) | $(VENV)/.torch
+	$(PIP) install $(PIP_ARGS) -e ".[demo]"
+	@touch $@
+
+setup: $(VENV)/.dev
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m affectcodec.demo $(ARGS)
+
+info: $(VENV)/.demo
+	$(BIN)/python -m affectcodec.info
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f affectcodec/*.so affectcodec/*.pyd affectcodec/_build_info.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
