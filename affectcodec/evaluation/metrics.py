@@ -121,7 +121,7 @@ def stoi(ref: np.ndarray, deg: np.ndarray, *, extended: bool = False) -> float:
 def measure(ref: np.ndarray, deg: np.ndarray) -> Scores:
     """All metrics of `deg` `[n]` against `ref` `[n]`, 16 kHz, delay removed beforehand.
 
-    F0 is tracked twice, by autocorrelation (the headline) and by dio; see `autocorrelation` for why.
+    F0 is tracked twice: by autocorrelation (the headline, see there why) and by dio.
     Everything is taken on the active region of `ref` (see `alignment.active_region`): silence at
     both ends counts for nothing, and the region is the same for every codec.
 

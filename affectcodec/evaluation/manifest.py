@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of clips: a CSV with the columns path, dataset, speaker, split.
+
+The columns emotion and sha256 are used where present. Paths are relative to the folder of the CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of a manifest; `file` is the full path, `path` the manifest's own."""
+
+    path: str
+    file: Path
+    dataset: str
+    speaker: str
+    emotion: str = ""
+    sha256: str = ""
+
+
+def read_manifest(
+    manifest: str | Path, *, split: str, datasets: Sequence[str] = (), limit: int | None = None
+) -> list[Clip]:
+    """Clips of one split, in the order of the file.
+
+    Args:
+        manifest: the CSV.
+        split: value of the column `split`.
+        datasets: only these (empty: all).
+        limit: at most this many clips, spread evenly over the list so that all speakers stay in.
+
+    Raises:
+        ValueError: no such file or columns; a dataset without clips in the split; a limit under 1.
+    """
+    path = Path(manifest)
+    if not path.is_file():
+        raise ValueError(f"manifest: no file {path}")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = {"path", "dataset", "speaker", "split"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"manifest {path}: lacks the columns {sorted(missing)}")
+        rows = [row for row in reader if row["split"] == split]
+    for dataset in datasets:
+        if all(row["dataset"] != dataset for row in rows):
+            known = sorted({row["dataset"] for row in rows})
+            raise ValueError(
+                f"manifest {path}: split {split!r} has no clip of {dataset!r}; it has {known}"
+            )
+    clips = [
+        Clip(
+            path=row["path"],
+            file=path.parent / row["path"],
+            dataset=row["dataset"],
+            speaker=row["speaker"],
+            emotion=row.get("emotion") or "",
+            sha256=row.get("sha256") or "",
+        )
+        for row in rows
+        if not datasets or row["dataset"] in datasets
+    ]
+    if not clips:
+        raise ValueError(f"manifest {path}: no clip in split {split!r}")
+    return clips if limit is None else evenly(clips, limit)
+
+
+def evenly(clips: list[Clip], count: int) -> list[Clip]:
+    """At most `count` clips at equal distances in the list."""
+    if count < 1:
+        raise ValueError(f"limit: got {count}, wanted 1 or more clips")
+    if count >= len(clips):
+        return clips
+    return [clips[i * len(clips) // count] for i in range(count)]
