@@ -146,7 +146,7 @@ def resample(x: Wave, sr_in: int, sr_out: int) -> Wave:
     """Resamples along the last axis.
 
     Args:
-        x: float array or tensor `[..., n]`; its kind, dtype and device are kept. Not differentiable.
+        x: float array or tensor `[..., n]`; its kind, dtype and device are kept, gradients are not.
         sr_in, sr_out: Hz. Equal rates return `x` itself.
 
     Returns:
@@ -205,8 +205,8 @@ def save_audio(
         Number of clipped samples.
 
     Raises:
-        AudioError: unknown extension, no samples, NaN or inf, shape, rate or subtype that the format
-            cannot hold, folder missing.
+        AudioError: unknown extension, no samples, NaN or inf, folder missing; shape, rate or subtype
+            that the format cannot hold.
     """
     _check_rate(sample_rate, "sample_rate")
     name = _describe(target)
@@ -240,8 +240,8 @@ def save_audio(
                 file.write(frames[start : start + BLOCK_FRAMES])
     except (sf.LibsndfileError, OSError) as error:
         raise AudioError(
-            f"{name}: cannot be written as {container}/{subtype} with {frames.shape[1]} channels at "
-            f"{sample_rate} Hz ({error}). Check that the place is writable and that the format "
+            f"{name}: cannot be written as {container}/{subtype} with {frames.shape[1]} channels "
+            f"at {sample_rate} Hz ({error}). Check that the place is writable and that the format "
             "allows this rate (Opus: 8, 12, 16, 24, 48 kHz; mp3: up to 48 kHz)."
         ) from error
     return clipped
