@@ -72,17 +72,9 @@ def is_set(variable: str) -> bool:
     return os.environ.get(variable, "0").lower() not in ("", "0", "false", "no")
 
 
-def find_tool(name: str, module: str) -> str | None:
-    """Path of a build tool, from PATH or from the package that carries it."""
-    beside = Path(sys.executable).parent / name  # a venv that was not activated is not on PATH
-    found = shutil.which(name) or shutil.which(str(beside))
-    if found:
-        return found
-    try:
-        package = __import__(module)
-    except ImportError:
-        return None
-    return shutil.which(name, path=getattr(package, f"{module.upper()}_BIN_DIR", None) or "")
+def find_tool(name: str) -> str | None:
+    """Path of a build tool on PATH, or beside the interpreter of a venv that is not activated."""
+    return shutil.which(name) or shutil.which(str(Path(sys.executable).parent / name))
 
 
 def find_compiler() -> str:
@@ -103,7 +95,7 @@ class CMake:
     def __init__(self, build: Path) -> None:
         self.build = build
         self.toolchain: dict[str, str] = {}
-        tool = find_tool("cmake", "cmake")
+        tool = find_tool("cmake")
         if tool is None:
             raise LeftOut("CMake is not installed; `pip install cmake`, or build with isolation")
         self.cmake = tool
@@ -118,7 +110,7 @@ class CMake:
             raise LeftOut(f"{what} failed: {first_error(log)} (whole log: pip install -v)")
 
     def configure(self, arguments: list[str]) -> None:
-        ninja = find_tool("ninja", "ninja")
+        ninja = find_tool("ninja")
         if ninja:
             arguments = [*arguments, "-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         # Fresh: a tree left by another interpreter or a removed build environment holds dead paths.
@@ -130,7 +122,7 @@ class CMake:
     def install(self, name: str, prefix: Path) -> None:
         self._call(
             "compiling", "--build", str(self.build), "--config", "Release", "--target", name,
-            "--parallel",
+            "--parallel", str(os.cpu_count() or 1),
         )  # fmt: skip
         self._call(
             "installing", "--install", str(self.build), "--config", "Release",

@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -80,7 +81,9 @@ def _version(package: str) -> str:
 def _imports(package: str) -> str:
     """Empty where ``package`` imports, otherwise why not."""
     try:
-        importlib.import_module(package)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not this report's to tell
+            importlib.import_module(package)
     except ModuleNotFoundError as error:
         return "not installed" if error.name == package else _first_line(error)
     except Exception as error:  # noqa: BLE001 - a third party's import may raise anything
