@@ -205,8 +205,8 @@ def save_audio(
         Number of clipped samples.
 
     Raises:
-        AudioError: unknown extension, no samples, NaN or inf, folder missing; shape, rate or subtype
-            that the format cannot hold.
+        AudioError: unknown extension, no samples, NaN or inf, folder missing; shape, rate or
+            subtype that the format cannot hold.
     """
     _check_rate(sample_rate, "sample_rate")
     name = _describe(target)
