@@ -192,11 +192,12 @@ class BuildNative(build_ext):
 
     def _place(self, stage: Path, package: Path, record: dict[str, dict[str, str]]) -> None:
         package.mkdir(parents=True, exist_ok=True)
-        for part in PARTS:  # an older binary must not outlive a build that left the part out
-            for suffix in ("so", "pyd", "dylib"):
-                for stale in package.glob(f"{part.name}.*{suffix}"):
-                    if not (stage / stale.name).exists():
-                        stale.unlink()
+        for part in PARTS:
+            # An older binary must not outlive a build that left the part out. Only this
+            # interpreter's: another environment may use the same tree.
+            binary = part.name + str(sysconfig.get_config_var("EXT_SUFFIX"))
+            if not (stage / binary).exists():
+                (package / binary).unlink(missing_ok=True)
         (stage / "_build_info.json").parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**record, "python": sysconfig.get_platform()}, indent=2, sort_keys=True)
         (stage / "_build_info.json").write_text(text + "\n", encoding="utf-8")
