@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from affectcodec.config import Block, BDRFSQConfig
+from affectcodec.config import BDRFSQConfig, Block
 
 IDLE_SHARE = 0.5
 
