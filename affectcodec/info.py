@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -215,7 +216,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
     report = collect()
-    print(json.dumps(report.as_dict(), indent=2) if arguments.json else render(report))
+    text = json.dumps(report.as_dict(), indent=2) if arguments.json else render(report)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head`: whoever read has enough; the exit must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +86,10 @@ def test_failing_probe_does_not_stop_the_report(monkeypatch: pytest.MonkeyPatch)
         "GPU", "broken", False, "the check failed: RuntimeError: driver"
     )
     assert len(report.parts) > 5
+
+
+def test_closed_pipe_is_not_an_error() -> None:
+    command = f"{sys.executable} -m affectcodec.info | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "BrokenPipe" not in done.stderr
