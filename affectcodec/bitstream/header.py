@@ -63,7 +63,10 @@ class BlockLayout:
         return (self.codebook_size - 1).bit_length()
 
 
-STANDARD_BLOCKS = (BlockLayout("emotion", (2, 2, 2)), BlockLayout("acoustic", (4,) * 6))
+STANDARD_BLOCKS: tuple[BlockLayout, ...] = (
+    BlockLayout("emotion", (2, 2, 2)),
+    BlockLayout("acoustic", (4,) * 6),
+)
 _STANDARD = (16000, 320, STANDARD_BLOCKS, 8)
 
 

@@ -69,6 +69,11 @@ class Packet:
     status: str = "ok"
 
     @property
+    def end(self) -> int:
+        """Index of the first frame after the packet."""
+        return self.start + self.frames
+
+    @property
     def frame_stages(self) -> npt.NDArray[np.uint8]:
         """Stages that are there of each block and frame, [G, T]."""
         frame = np.arange(self.frames)
@@ -78,7 +83,7 @@ class Packet:
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """True for each frame [T] of which at least one code came."""
-        return self.frame_stages.any(axis=0)
+        return np.any(self.frame_stages, axis=0).reshape(self.frames)
 
 
 def lost_packet(start: int, frames: int, header: StreamHeader) -> Packet:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 _CHUNK = 1 << 16
@@ -46,10 +47,10 @@ class ByteSource:
         start = self._pos + skip
         return bytes(self._buffer[start : start + size])
 
-    def find(self, byte: int, start: int) -> int:
-        """Distance to the first ``byte`` from ``start`` on among the buffered bytes, or -1."""
-        found = self._buffer.find(byte, self._pos + start)
-        return -1 if found < 0 else found - self._pos
+    def find(self, pattern: re.Pattern[bytes], start: int) -> int:
+        """Distance to the first match from ``start`` on among the buffered bytes, or -1."""
+        found = pattern.search(self._buffer, self._pos + start)
+        return -1 if found is None else found.start() - self._pos
 
     def skip(self, size: int) -> int:
         """Move on by ``size`` bytes or to the end; returns the bytes passed."""

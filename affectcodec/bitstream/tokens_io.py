@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -183,7 +184,7 @@ def _runs(clip: Tokens) -> Iterator[tuple[int, int, tuple[int, ...]]]:
     stages = clip.frame_stages[0].cpu().numpy()
     edges = np.flatnonzero((stages[:, 1:] != stages[:, :-1]).any(axis=0)) + 1
     bounds = [0, *edges.tolist(), frames] if frames else []
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in itertools.pairwise(bounds):
         yield start, end, tuple(int(count) for count in stages[:, start])
 
 
@@ -210,9 +211,8 @@ def _compose(
     dtype = np.int32 if config.codebook_size <= 2**31 else np.int64
     tokens = np.zeros((stages, frames), dtype)
     for name, base in config.token_bases().items():
-        block = codes[name]
-        if len(block):  # a base past int64 belongs to a block without codes
-            tokens[: len(block)] += block.astype(dtype) * dtype(base)
+        digits: npt.NDArray[Any] = codes[name].astype(dtype)
+        tokens[: len(digits)] += digits * base
     return tokens
 
 

@@ -77,7 +77,9 @@ class AfcWriter:
         self._frames_per_packet = frames
         self._seek_table = seek_table
         self._owned = isinstance(file, (str, os.PathLike))
-        self._file: Any = open(file, "wb") if isinstance(file, (str, os.PathLike)) else file
+        if isinstance(file, (str, os.PathLike)):
+            file = open(file, "wb")
+        self._file: Any = file
         self._origin = self._file.tell() if _is_patchable(self._file) else None
         self._waiting: list[tuple[IntArray, ...]] = []
         self._waiting_frames = 0
