@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frozen configurations: blocks, quantizer, networks, codec.
+
+Every configuration validates itself on construction, converts to and from plain dictionaries,
+and is hashable. Bits are a property of the configuration, never of a loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+StageSpec = int | Mapping[str, int] | None
+
+
+def _check_positive(owner: str, name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")
+
+
+def _reject_unknown(cls: type, data: Mapping[str, Any]) -> None:
+    known = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(
+            f"{cls.__name__}: unknown keys {unknown}; known keys are {sorted(known)}. "
+            "The file may come from a newer release of affectcodec."
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """One named subspace of the latent and its finite scalar levels.
+
+    Args:
+        name: identifier used in ``stages={name: count}`` and in files.
+        width: number of latent channels the block owns.
+        levels: quantization levels of each code dim, e.g. ``(2, 2, 2)``; each at least 2.
+    """
+
+    name: str
+    width: int
+    levels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier() or len(self.name) > 32:
+            raise ValueError(
+                f"Block: name must be an identifier of at most 32 characters, got {self.name!r}"
+            )
+        _check_positive(f"Block {self.name!r}", "width", self.width)
+        object.__setattr__(self, "levels", tuple(self.levels))
+        if not self.levels:
+            raise ValueError(f"Block {self.name!r}: levels must name at least one code dim, got ()")
+        for level in self.levels:
+            if not isinstance(level, int) or isinstance(level, bool) or not 2 <= level <= 4096:
+                raise ValueError(
+                    f"Block {self.name!r}: every level must be an integer in 2..4096, "
+                    f"got {level!r} in {self.levels}"
+                )
+
+    @property
+    def code_dim(self) -> int:
+        """Number of code dims, ``len(levels)``."""
+        return len(self.levels)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes a stage, the product of the levels."""
+        return math.prod(self.levels)
+
+    @property
+    def bits(self) -> float:
+        """Information of one stage of this block, in bits a frame."""
+        return math.log2(self.codebook_size)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Block:
+        _reject_unknown(cls, data)
+        return cls(data["name"], data["width"], tuple(data["levels"]))
+
+
+@dataclass(frozen=True)
+class BDRFSQConfig:
+    """Block-diagonal residual finite scalar quantizer.
+
+    Args:
+        blocks: the blocks in latent order; the first one takes the low digits of the token.
+        num_stages: residual stages ``K``.
+        bound: ``"tanh"`` (smooth) or ``"clamp"`` (hard) bounding of the code dims to [-1, 1].
+
+    Raises:
+        ValueError: on repeated block names, an unknown bound, or a codebook above 2**63.
+    """
+
+    blocks: tuple[Block, ...] = (
+        Block("emotion", 256, (2, 2, 2)),
+        Block("acoustic", 768, (4,) * 6),
+    )
+    num_stages: int = 8
+    bound: str = "tanh"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        if not self.blocks:
+            raise ValueError("BDRFSQConfig: blocks must hold at least one Block, got ()")
+        for block in self.blocks:
+            if not isinstance(block, Block):
+                raise ValueError(f"BDRFSQConfig: blocks must hold Block objects, got {block!r}")
+        names = [block.name for block in self.blocks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"BDRFSQConfig: block names must differ, got {names}")
+        _check_positive("BDRFSQConfig", "num_stages", self.num_stages)
+        if self.num_stages > 64:
+            raise ValueError(f"BDRFSQConfig: num_stages must be at most 64, got {self.num_stages}")
+        if self.bound not in ("tanh", "clamp"):
+            raise ValueError(f"BDRFSQConfig: bound must be 'tanh' or 'clamp', got {self.bound!r}")
+        if self.codebook_size > 2**63:
+            raise ValueError(
+                f"BDRFSQConfig: the composite codebook has {self.codebook_size} entries, more "
+                "than a 64-bit token can name (2**63). Use fewer code dims or levels a stage and "
+                "more stages."
+            )
+
+    @property
+    def width(self) -> int:
+        """Latent width ``D``, the sum of the block widths."""
+        return sum(block.width for block in self.blocks)
+
+    @property
+    def code_dim(self) -> int:
+        """Code dims of one stage over all blocks."""
+        return sum(block.code_dim for block in self.blocks)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of composite tokens a stage, the product over all blocks."""
+        return math.prod(block.codebook_size for block in self.blocks)
+
+    @property
+    def token_bits(self) -> float:
+        """Information of one composite token, in bits."""
+        return sum(block.bits for block in self.blocks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Block names in latent order."""
+        return tuple(block.name for block in self.blocks)
+
+    def block_slices(self) -> dict[str, slice]:
+        """Channel range of each block inside the latent."""
+        out, start = {}, 0
+        for block in self.blocks:
+            out[block.name] = slice(start, start + block.width)
+            start += block.width
+        return out
+
+    def token_bases(self) -> dict[str, int]:
+        """Place value of each block's code inside the composite token (mixed radix)."""
+        out, base = {}, 1
+        for block in self.blocks:
+            out[block.name] = base
+            base *= block.codebook_size
+        return out
+
+    def resolve_stages(self, stages: StageSpec = None) -> dict[str, int]:
+        """Stage count of every block.
+
+        Args:
+            stages: ``None`` for all stages, one integer for every block, or a mapping from block
+                name to count; blocks that a mapping leaves out keep all their stages.
+
+        Raises:
+            ValueError: on an unknown block name or a count outside ``0..num_stages``.
+            TypeError: on any other type.
+        """
+        if stages is None:
+            return {name: self.num_stages for name in self.names}
+        if isinstance(stages, int) and not isinstance(stages, bool):
+            counts = {name: stages for name in self.names}
+        elif isinstance(stages, Mapping):
+            unknown = sorted(set(stages) - set(self.names))
+            if unknown:
+                raise ValueError(
+                    f"stages: unknown blocks {unknown}; this quantizer has {list(self.names)}"
+                )
+            counts = {name: stages.get(name, self.num_stages) for name in self.names}
+        else:
+            raise TypeError(
+                f"stages must be None, an int or a mapping block -> int, got {type(stages).__name__}"
+            )
+        for name, count in counts.items():
+            if not isinstance(count, int) or not 0 <= count <= self.num_stages:
+                raise ValueError(
+                    f"stages: block {name!r} asks for {count!r}, wanted 0..{self.num_stages}"
+                )
+        if not any(counts.values()):
+            raise ValueError("stages: every block is cut to 0 stages, at least one stage is needed")
+        return counts
+
+    def bits(self, stages: StageSpec = None) -> dict[str, float]:
+        """Bits a frame of each block at the given stage counts."""
+        counts = self.resolve_stages(stages)
+        return {block.name: counts[block.name] * block.bits for block in self.blocks}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary of JSON types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BDRFSQConfig:
+        """Inverse of :meth:`to_dict`; unknown keys are an error."""
+        _reject_unknown(cls, data)
+        blocks = tuple(Block.from_dict(block) for block in data["blocks"])
+        return cls(blocks, data["num_stages"], data["bound"])
+
+
+@dataclass(frozen=True)
+class StreamNetworkConfig:
+    """Widths and windows of the causal `stream` networks. Lengths are in samples or frames.
+
+    Args:
+        analysis_window: short analysis and synthesis window, also the FFT size.
+        analysis_hop: hop of the short windows; divides ``hop_length``.
+        pitch_window: long causal window whose autocorrelation feeds the emotion encoder.
+        acoustic_width, acoustic_blocks: ConvNeXt acoustic encoder.
+        emotion_width, emotion_blocks: ConvNeXt emotion encoder (the causal student).
+        decoder_width, decoder_blocks: ConvNeXt decoder.
+        kernel_size: depthwise kernel, in frames.
+        expansion: hidden width of a ConvNeXt block over its width.
+        segment_seconds, utterance_seconds: time constants of the causal conditioning pools.
+        f0_min, f0_max: range of the harmonic source in Hz.
+    """
+
+    analysis_window: int = 480
+    analysis_hop: int = 160
+    pitch_window: int = 1024
+    acoustic_width: int = 256
+    acoustic_blocks: int = 4
+    emotion_width: int = 128
+    emotion_blocks: int = 4
+    decoder_width: int = 320
+    decoder_blocks: int = 5
+    kernel_size: int = 7
+    expansion: int = 3
+    segment_seconds: float = 0.5
+    utterance_seconds: float = 8.0
+    f0_min: float = 60.0
+    f0_max: float = 700.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.type == "int":
+                _check_positive("StreamNetworkConfig", f.name, getattr(self, f.name))
+        if not 0 < self.f0_min < self.f0_max:
+            raise ValueError(
+                f"StreamNetworkConfig: wanted 0 < f0_min < f0_max, got {self.f0_min}, {self.f0_max}"
+            )
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """A whole codec: rates, quantizer and networks.
+
+    Args:
+        sample_rate: in Hz.
+        hop_length: samples a frame; ``sample_rate / hop_length`` frames a second.
+        quantizer: the BD-RFSQ.
+        network: widths and windows of the networks.
+        name: name of the preset it started from; informational.
+    """
+
+    sample_rate: int = 16000
+    hop_length: int = 320
+    quantizer: BDRFSQConfig = field(
+        default_factory=lambda: BDRFSQConfig(
+            blocks=(Block("emotion", 64, (2, 2, 2)), Block("acoustic", 192, (4,) * 6))
+        )
+    )
+    network: StreamNetworkConfig = field(default_factory=StreamNetworkConfig)
+    name: str = "stream"
+
+    def __post_init__(self) -> None:
+        _check_positive("CodecConfig", "sample_rate", self.sample_rate)
+        _check_positive("CodecConfig", "hop_length", self.hop_length)
+        net = self.network
+        if self.hop_length % net.analysis_hop:
+            raise ValueError(
+                f"CodecConfig: analysis_hop must divide hop_length, got {net.analysis_hop} and "
+                f"{self.hop_length}"
+            )
+        # A frame may see and fill two hops, no more: that is the declared latency.
+        if net.analysis_window + self.hop_length - net.analysis_hop > 2 * self.hop_length:
+            raise ValueError(
+                f"CodecConfig: analysis_window {net.analysis_window} does not fit into two hops "
+                f"of {self.hop_length} samples at analysis_hop {net.analysis_hop}"
+            )
+        for name in ("emotion", "acoustic"):
+            if name not in self.quantizer.names:
+                raise ValueError(
+                    f"CodecConfig: the codec needs blocks named 'emotion' and 'acoustic', "
+                    f"got {list(self.quantizer.names)}"
+                )
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that name this configuration (BLAKE2b of its canonical JSON)."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that carry ``num_samples``: one a hop, and one that flushes the last overlap."""
+        return 0 if num_samples == 0 else -(-num_samples // self.hop_length) + 1
+
+    def kbps(self, stages: StageSpec = None) -> float:
+        """Bit rate of the tokens in kbit/s, container excluded."""
+        return sum(self.quantizer.bits(stages).values()) * self.frame_rate / 1000
+
+    def stages_for_kbps(self, kbps: float) -> int:
+        """Largest stage count whose rate does not exceed ``kbps``.
+
+        Raises:
+            ValueError: if even one stage is above ``kbps``.
+        """
+        per_stage = self.kbps(1)
+        count = int(math.floor(kbps / per_stage + 1e-9)) if math.isfinite(kbps) else 0
+        if count < 1:
+            raise ValueError(
+                f"kbps: {kbps} is below the lowest rate of this codec, {per_stage:g} kbit/s a "
+                f"stage; ask for {per_stage:g} to {per_stage * self.quantizer.num_stages:g}"
+            )
+        return min(count, self.quantizer.num_stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary of JSON types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
+        """Inverse of :meth:`to_dict`; unknown keys are an error."""
+        _reject_unknown(cls, data)
+        values = dict(data)
+        values["quantizer"] = BDRFSQConfig.from_dict(values["quantizer"])
+        network = values["network"]
+        _reject_unknown(StreamNetworkConfig, network)
+        values["network"] = StreamNetworkConfig(**network)
+        return cls(**values)
+
+    @classmethod
+    def preset(cls, name: str = "stream") -> CodecConfig:
+        """A named preset: ``"stream"`` (causal, 16 kHz, runs and trains on a CPU)."""
+        if name == "stream":
+            return cls()
+        raise ValueError(f"preset: unknown name {name!r}; available presets are ['stream']")

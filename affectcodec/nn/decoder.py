@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Causal decoder: quantized latent to audio, through a harmonic-plus-noise source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from affectcodec.config import CodecConfig
+from affectcodec.nn.causal import CausalConvNeXt, LeakyAttentionPool, StreamState
+from affectcodec.nn.prosody import Prosody, ProsodyHead
+from affectcodec.nn.source import HarmonicNoiseSource
+from affectcodec.nn.spectral import OverlapAddSynthesis, ShortTimeAnalysis
+
+_PROSODY_WIDTH = 96
+_CONDITION_WIDTH = 64
+
+
+class DecoderOutput(NamedTuple):
+    """``wav [B, T * hop_length]``, one hop late, and the prosody that drove it."""
+
+    wav: Tensor
+    prosody: Prosody
+
+
+class GranularConditioning(nn.Module):
+    """Frame, segment and utterance views of the decoded emotion, as one condition for FiLM."""
+
+    def __init__(self, channels: int, frame_rate: float, segment_s: float, utterance_s: float):
+        super().__init__()
+        self.segment = LeakyAttentionPool(channels, segment_s * frame_rate)
+        self.utterance = LeakyAttentionPool(channels, utterance_s * frame_rate)
+        self.mix = nn.Linear(3 * channels, _CONDITION_WIDTH)
+
+    def forward(self, hidden: Tensor, state: StreamState | None = None) -> Tensor:
+        """``[B, T, C] -> [B, T, condition]``."""
+        views = (hidden, self.segment(hidden, state), self.utterance(hidden, state))
+        return torch.tanh(self.mix(torch.cat(views, -1)))
+
+
+class StreamDecoder(nn.Module):
+    """Quantized latent ``[B, T, D]`` to audio.
+
+    Prosody is read from the emotion block and drives the source; the backbone, modulated by that
+    emotion at three time scales, filters source and noise in the short-time Fourier domain and
+    adds a complex residual. The decoded energy scales all of it, so that loudness comes back.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        net = config.network
+        self.hop_length = config.hop_length
+        self.blocks = config.quantizer.block_slices()
+        widths = {block.name: block.width for block in config.quantizer.blocks}
+        self.prosody = ProsodyHead(
+            widths["emotion"], _PROSODY_WIDTH, 3, net.kernel_size, net.f0_min, net.f0_max
+        )
+        self.conditioning = GranularConditioning(
+            _PROSODY_WIDTH, config.frame_rate, net.segment_seconds, net.utterance_seconds
+        )
+        self.backbone = CausalConvNeXt(
+            config.quantizer.width + _PROSODY_WIDTH,
+            net.decoder_width,
+            net.decoder_blocks,
+            net.kernel_size,
+            net.expansion,
+            _CONDITION_WIDTH,
+        )
+        self.source = HarmonicNoiseSource(config.sample_rate, config.hop_length)
+        self.harmonic_analysis = ShortTimeAnalysis(
+            config.hop_length, net.analysis_window, net.analysis_hop
+        )
+        self.noise_analysis = ShortTimeAnalysis(
+            config.hop_length, net.analysis_window, net.analysis_hop
+        )
+        self.synthesis = OverlapAddSynthesis(
+            config.hop_length, net.analysis_window, net.analysis_hop
+        )
+        self.bins, self.per_frame = self.synthesis.window // 2 + 1, self.harmonic_analysis.per_frame
+        self.head = nn.Linear(net.decoder_width, self.per_frame * 4 * self.bins)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        latent: Tensor,
+        state: StreamState | None = None,
+        *,
+        source_f0: Tensor | None = None,
+        source_voicing: Tensor | None = None,
+        source_override: Tensor | None = None,
+        noise_start: Tensor | None = None,
+    ) -> DecoderOutput:
+        """Decode ``[B, T, D]``.
+
+        Args:
+            source_f0, source_voicing: optional ``[B, T]`` overrides of the decoded prosody for the
+                source.
+            source_override: bool ``[B]``, the clips to override; all if None. Training feeds true
+                values to a share of the clips.
+            noise_start: int64 ``[B]``, see :class:`HarmonicNoiseSource`.
+        """
+        prosody = self.prosody(latent[..., self.blocks["emotion"]], state)
+        condition = self.conditioning(prosody.hidden, state)
+        hidden = self.backbone(torch.cat([latent, prosody.hidden], -1), state, condition)
+        f0, voicing = prosody.f0, torch.sigmoid(prosody.voicing_logit)
+        if source_f0 is not None and source_voicing is not None:
+            chosen = latent.new_ones(len(latent), dtype=torch.bool)
+            chosen = (chosen if source_override is None else source_override)[:, None]
+            f0 = torch.where(chosen, source_f0, f0)
+            voicing = torch.where(chosen, source_voicing, voicing)
+        harmonic, noise = self.source(f0, voicing, state, noise_start)
+        spectrum = self._filter(
+            self.head(hidden),
+            self.harmonic_analysis(harmonic, state),
+            self.noise_analysis(noise, state),
+            prosody.log_energy,
+        )
+        return DecoderOutput(self.synthesis(spectrum, state), prosody)
+
+    def _filter(self, raw: Tensor, harmonic: Tensor, noise: Tensor, log_energy: Tensor) -> Tensor:
+        """Filters of each window applied to the source spectra, ``[B, T * per_frame, 2 bins]``."""
+        batch, frames, _ = raw.shape
+        raw = raw.reshape(batch, frames * self.per_frame, 4 * self.bins)
+        log_h, log_n, real, imag = raw.split(self.bins, -1)
+        gain = torch.exp(log_energy).repeat_interleave(self.per_frame, 1)[..., None]
+        filter_h = torch.exp((2 * log_h).clamp(-12, 4))
+        filter_n = torch.exp((2 * log_n - 1).clamp(-12, 4))
+        residual = torch.cat([real, imag], -1)
+        shaped = (
+            harmonic * torch.cat([filter_h, filter_h], -1)
+            + noise * torch.cat([filter_n, filter_n], -1)
+            + 4 * residual
+        )
+        return gain * shaped

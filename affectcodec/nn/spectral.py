@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short-time Fourier analysis and synthesis as plain products and a transposed convolution.
+
+Both are written with fixed real bases, not with ``torch.stft``: the same code streams, exports and
+keeps explicit state. Frame ``t`` of the codec sees samples ``< (t + 1) * hop_length`` only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from affectcodec.nn.causal import History, StreamState
+
+POWER_FLOOR = 1e-8  # power of 16-bit rounding noise in a 480-sample Hann window
+
+
+def dft_basis(size: int) -> Tensor:
+    """Real DFT of a windowed frame as ``[size, 2 * bins]``: Hann window, cosines, then sines."""
+    n = torch.arange(size, dtype=torch.float64)
+    k = torch.arange(size // 2 + 1, dtype=torch.float64)
+    phase = 2 * math.pi * torch.outer(n, k) / size
+    window = torch.hann_window(size, dtype=torch.float64)[:, None]
+    return torch.cat([window * torch.cos(phase), -window * torch.sin(phase)], 1).float()
+
+
+def inverse_dft_basis(size: int) -> Tensor:
+    """Inverse real DFT times a Hann window as ``[2 * bins, size]``."""
+    n = torch.arange(size, dtype=torch.float64)
+    k = torch.arange(size // 2 + 1, dtype=torch.float64)
+    phase = 2 * math.pi * torch.outer(k, n) / size
+    weight = torch.full((size // 2 + 1, 1), 2.0, dtype=torch.float64)
+    weight[0] = 1.0
+    if size % 2 == 0:
+        weight[-1] = 1.0
+    window = torch.hann_window(size, dtype=torch.float64)[None, :]
+    basis = torch.cat([weight * torch.cos(phase), -weight * torch.sin(phase)], 0) * window / size
+    return basis.float()
+
+
+class ShortTimeAnalysis(nn.Module):
+    """Complex spectra of the windows that belong to each frame.
+
+    Frame ``t`` owns ``hop_length / hop`` windows that start at ``(t - 1) * hop_length`` and every
+    ``hop`` samples after it; none reaches beyond ``(t + 1) * hop_length``.
+    """
+
+    def __init__(self, hop_length: int, window: int, hop: int) -> None:
+        super().__init__()
+        self.hop_length, self.window, self.hop = hop_length, window, hop
+        self.bins = window // 2 + 1
+        self.per_frame = hop_length // hop
+        self.history = History(hop_length)
+        self.register_buffer("basis", dft_basis(window), persistent=False)
+
+    def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
+        """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary)."""
+        num = wav.shape[1] // self.hop
+        x = self.history(wav, state)
+        frames = x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop)
+        return torch.matmul(frames, self.basis)
+
+
+class OverlapAddSynthesis(nn.Module):
+    """Inverse of :class:`ShortTimeAnalysis` by a transposed convolution, one hop of delay."""
+
+    def __init__(self, hop_length: int, window: int, hop: int) -> None:
+        super().__init__()
+        if window % hop or window // hop < 3:
+            raise ValueError(
+                f"OverlapAddSynthesis: window must be a multiple of hop, at least 3 hops long, "
+                f"got window {window}, hop {hop}"
+            )
+        self.hop_length, self.window, self.hop = hop_length, window, hop
+        # Hann analysis and Hann synthesis: the squared windows add up to 3/8 of window / hop.
+        gain = 3 / 8 * window / hop
+        basis = inverse_dft_basis(window) / gain
+        self.register_buffer("basis", basis.unsqueeze(1).contiguous(), persistent=False)
+        self.tail = _OverlapTail(window - hop)
+
+    def forward(self, spectrum: Tensor, state: StreamState | None = None) -> Tensor:
+        """``[B, T * per_frame, 2 * bins] -> [B, T * hop_length]``.
+
+        The output of frame ``t`` is the span ``[(t - 1) * hop_length, t * hop_length)``.
+        """
+        wav = F.conv_transpose1d(spectrum.transpose(1, 2), self.basis, stride=self.hop)
+        return self.tail(wav.squeeze(1), state)
+
+
+class _OverlapTail(History):
+    """Adds the tail that the previous call left and keeps the tail of this one."""
+
+    def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
+        total = wav.shape[1] - self.length
+        if state is not None:
+            tail = self.past(state, (wav.shape[0], self.length), wav)
+            wav = torch.cat([wav[:, : self.length] + tail, wav[:, self.length :]], 1)
+            self.keep(state, wav[:, total:])
+        return wav[:, :total]
+
+
+def log_magnitude(spectrum: Tensor) -> Tensor:
+    """Natural log magnitude ``[..., bins]`` of a spectrum ``[..., 2 * bins]``."""
+    real, imag = spectrum.chunk(2, -1)
+    return 0.5 * torch.log(real.square() + imag.square() + POWER_FLOOR)
+
+
+class PitchFeatures(nn.Module):
+    """Normalised autocorrelation, low log spectrum and level of a long causal window.
+
+    The autocorrelation makes periodicity explicit: F0 and harmonicity are what the emotion block
+    must carry, and they are hard to learn from a magnitude spectrum alone.
+    """
+
+    LOW_BINS = 128
+
+    def __init__(
+        self, hop_length: int, sample_rate: int, window: int, f0_min: float, f0_max: float
+    ) -> None:
+        super().__init__()
+        self.hop_length, self.window = hop_length, window
+        self.history = History(window - hop_length)
+        self.register_buffer("basis", dft_basis(window), persistent=False)
+        self.lags = torch.arange(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2).tolist()
+        lags = torch.tensor([0, *self.lags], dtype=torch.float64)
+        k = torch.arange(window // 2 + 1, dtype=torch.float64)
+        weight = torch.full_like(k, 2.0)
+        weight[0] = weight[-1] = 1.0
+        correlation = weight[:, None] * torch.cos(2 * math.pi * torch.outer(k, lags) / window)
+        hann = torch.hann_window(window, dtype=torch.float64)
+        taper = torch.fft.irfft(torch.fft.rfft(hann, 2 * window).abs().square())[lags.long()]
+        correlation = correlation / (taper / taper[0])  # undo the decay that the window causes
+        self.register_buffer("correlation", correlation.float(), persistent=False)
+        self.channels = len(self.lags) + self.LOW_BINS + 1
+
+    def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
+        """``[B, T * hop_length] -> [B, T, channels]``."""
+        x = self.history(wav, state)
+        spectrum = torch.matmul(x.unfold(1, self.window, self.hop_length), self.basis)
+        real, imag = spectrum.chunk(2, -1)
+        power = real.square() + imag.square() + POWER_FLOOR
+        raw = torch.matmul(power, self.correlation)
+        autocorrelation = raw[..., 1:] / raw[..., :1]
+        log = 0.5 * torch.log(power[..., : self.LOW_BINS])
+        level = 0.5 * torch.log(power.mean(-1, keepdim=True))
+        return torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reconstruction, prosody and emotion losses."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from affectcodec.nn.causal import CausalConvNeXt
+from affectcodec.nn.prosody import Prosody, ProsodyHead
+from affectcodec.training.batches import Batch
+from affectcodec.training.cache import EMOTIONS
+
+_LOG_FLOOR = 2e-5
+
+
+def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
+    """Triangular mel filters ``[n_fft / 2 + 1, bands]`` (HTK mel scale, unit peak)."""
+
+    def mel(hz: float) -> float:
+        return 2595 * math.log10(1 + hz / 700)
+
+    edges_mel = torch.linspace(mel(0.0), mel(sample_rate / 2), bands + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (edges_mel / 2595) - 1)
+    hz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
+    rise = (hz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - hz) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rise, fall).clamp(min=0).float()
+
+
+def third_octave_bands(sample_rate: int, n_fft: int) -> Tensor:
+    """0/1 matrix ``[bins, 15]`` of the third-octave bands of STOI (Taal et al. 2011)."""
+    hz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    centres = 150 * 2 ** (torch.arange(15) / 3)
+    low, high = centres * 2 ** (-1 / 6), centres * 2 ** (1 / 6)
+    return ((hz[:, None] >= low) & (hz[:, None] < high)).float()
+
+
+class SpectralLosses(nn.Module):
+    """Log-mel distance, spectral convergence and envelope correlation at several resolutions."""
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self.resolutions = ((256, 64, 32), (512, 128, 64), (1024, 256, 80), (2048, 512, 128))
+        for n_fft, _, bands in self.resolutions:
+            self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft), persistent=False)
+            filters = mel_filters(sample_rate, n_fft, bands)
+            filters = filters / filters.sum(0).clamp(min=1e-3)
+            self.register_buffer(f"mel{n_fft}", filters, persistent=False)
+        bands15 = third_octave_bands(sample_rate, 512)
+        self.register_buffer("bands", bands15, persistent=False)
+
+    def _magnitude(self, wav: Tensor, n_fft: int, hop: int) -> Tensor:
+        window = getattr(self, f"window{n_fft}")
+        spectrum = torch.stft(
+            wav, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        # Scaled to the amplitude of a sinusoid's half, so that one floor fits all resolutions.
+        return torch.sqrt(power + 1e-12).transpose(1, 2) / (n_fft / 4)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Both ``[B, N]``; returns the terms ``mel``, ``spectral`` and ``envelope``."""
+        mel = prediction.new_zeros(())
+        spectral = prediction.new_zeros(())
+        envelope = prediction.new_zeros(())
+        for n_fft, hop, _ in self.resolutions:
+            with torch.no_grad():
+                want = self._magnitude(target, n_fft, hop)
+                want_mel = torch.matmul(want, getattr(self, f"mel{n_fft}"))
+            got = self._magnitude(prediction, n_fft, hop)
+            got_mel = torch.matmul(got, getattr(self, f"mel{n_fft}"))
+            mel = mel + F.l1_loss(
+                torch.log(got_mel + _LOG_FLOOR), torch.log(want_mel + _LOG_FLOOR)
+            )
+            scale = want.square().sum((1, 2)).clamp(min=1e-4).sqrt()
+            spectral = spectral + ((got - want).square().sum((1, 2)).sqrt() / scale).mean()
+            if n_fft == 512:
+                envelope = self._envelope(got, want)
+        count = len(self.resolutions)
+        return {"mel": mel / count, "spectral": spectral / count, "envelope": envelope}
+
+    def _envelope(self, got: Tensor, want: Tensor, span: int = 48) -> Tensor:
+        """One minus the mean correlation of band envelopes over spans of 384 ms."""
+        def bands(x: Tensor) -> Tensor:
+            e = torch.sqrt(torch.matmul(x.square(), self.bands) + 1e-10)
+            e = e.transpose(1, 2).unfold(2, span, span // 2)  # [B, 15, spans, span]
+            return e - e.mean(-1, keepdim=True)
+
+        a, b = bands(got), bands(want)
+        power = b.square().sum(-1)
+        correlation = (a * b).sum(-1) / torch.sqrt(a.square().sum(-1) * power + 1e-12)
+        # Silent spans carry no envelope to match.
+        weight = (power > 1e-3 * power.amax((1, 2), keepdim=True)).float()
+        return 1 - (correlation * weight).sum() / weight.sum().clamp(min=1)
+
+
+def prosody_losses(head: ProsodyHead, prosody: Prosody, batch: Batch) -> dict[str, Tensor]:
+    """Terms ``f0`` (cross-entropy on voiced frames), ``voicing`` and ``energy``."""
+    targets = head.f0_targets(batch.log_f0)
+    cross = -(targets * F.log_softmax(prosody.f0_logits, -1)).sum(-1)
+    voiced = batch.voiced
+    f0 = (cross * voiced).sum() / voiced.sum().clamp(min=1)
+    voicing = F.binary_cross_entropy_with_logits(prosody.voicing_logit, voiced)
+    # Silence below -80 dBFS need not be told apart from silence at -90.
+    want = batch.log_energy.clamp(min=-9.2)
+    energy = F.l1_loss(prosody.log_energy.clamp(min=-9.2), want)
+    return {"f0": f0, "voicing": voicing, "energy": energy}
+
+
+class EmotionHead(nn.Module):
+    """Class head on the quantized emotion block; used in training only."""
+
+    def __init__(self, in_channels: int, channels: int = 64) -> None:
+        super().__init__()
+        self.network = CausalConvNeXt(in_channels, channels, 1, 7, 2)
+        self.score = nn.Linear(channels, 1)
+        self.out = nn.Linear(channels, len(EMOTIONS))
+
+    def forward(self, emotion: Tensor) -> Tensor:
+        """``[B, T, D_e] -> [B, classes]``."""
+        hidden = self.network(emotion)
+        weight = torch.softmax(self.score(hidden), 1)
+        return self.out((weight * hidden).sum(1))
+
+
+def emotion_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy over labelled clips and accuracy; both 0 when none is labelled."""
+    known = labels >= 0
+    count = known.sum().clamp(min=1)
+    loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count
+    accuracy = ((logits.argmax(-1) == labels) & known).sum() / count
+    return loss, accuracy
