@@ -262,6 +262,9 @@ class Framer:
         size = body_size(self._source.peek(8))
         if size is None or self._source.available(size + OVERHEAD) < size + OVERHEAD:
             return False
+        if self._credit < size:
+            return False
+        self._credit -= size
         try:
             self.trailer = Trailer.from_bytes(self._source.peek(size + OVERHEAD))
         except AfcError:

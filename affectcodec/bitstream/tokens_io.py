@@ -88,6 +88,7 @@ def write_tokens(
     """
     header = header_of(tokens, loudness_dbfs=loudness_dbfs, metadata=metadata)
     clip = tokens.select(0)
+    _check_range(clip)
     if frames_per_packet is None:
         frames = clip.num_frames
         packets = max(1, round(frames / default_frames_per_packet(header)))
@@ -153,6 +154,17 @@ def read_tokens(
         frame_stages=_varying(report.frame_stages, list(counts.values())),
     )
     return tokens, report
+
+
+def _check_range(clip: Tokens) -> None:
+    # Taking a block's digits wraps around: special ids of a language model would come back as
+    # ordinary codes.
+    size = clip.quantizer.codebook_size
+    if clip.codes.numel() and not 0 <= int(clip.codes.min()) <= int(clip.codes.max()) < size:
+        raise AfcError(
+            f"tokens: expected values in 0..{size - 1}, got {int(clip.codes.min())}.."
+            f"{int(clip.codes.max())}; take special ids out first"
+        )
 
 
 def _write(

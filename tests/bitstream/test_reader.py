@@ -403,7 +403,7 @@ def test_searching_is_linear(kind: str) -> None:
     unit = {
         "sync": b"\xac",
         "heads": head + b"\1\1",
-        "trailers": b"AFCT\xff\xff\0\0",
+        "trailers": b"AFCT\0\xff\0\0",
         "zeros": b"\0",
     }
     data = HEADER.to_bytes() + unit[kind] * (200_000 // len(unit[kind]))
