@@ -56,7 +56,8 @@ How it was measured
   40 dB below the loudest, 100 ms on both sides), the same samples for every codec.
 - Codec 2 works at 8 kHz: clips are resampled to 8 kHz for it and its output back to 16 kHz. The mel
   distance is therefore given over 0-8 kHz and over 0-4 kHz, Codec 2's own band; PESQ-WB judges the
-  whole band. `narrowband` shows what 8 kHz costs by itself.
+  whole band. `narrowband` shows what 8 kHz costs by itself. `@-26`: each clip is brought to
+  -26 dB, the level Codec 2 is made for, and back afterwards, at no bits.
 - Mel distance: 80 bands, 25 ms windows each 10 ms, mean absolute difference in dB over active
   frames, bands more than 70 dB under the original's strongest left equal. It is level-sensitive.
 - F0: 5 ms frames, 60-700 Hz, autocorrelation with a best path, 40-4000 Hz only. dio is given beside

@@ -98,6 +98,12 @@ def test_codec2_bits_and_delay(mode: str, nominal: float) -> None:
 @needs_codec2
 def test_codec2_mode_is_checked_and_named() -> None:
     assert Codec2("1300").name == "codec2:1300"
+    levelled = make_codecs(["codec2:1300@-26"], {})[0]
+    assert levelled.name == "codec2:1300@-26"
+    quiet = voice() * np.float32(0.01)
+    out = levelled.roundtrip(quiet).wav
+    assert 0.3 < np.abs(out).max() / np.abs(quiet).max() < 3.0
+    assert not np.array_equal(out, Codec2("1300").roundtrip(quiet).wav)
     assert Codec2("1300").fingerprint != Codec2("2400").fingerprint
     with pytest.raises(ValueError, match="3200"):
         Codec2("9600")
