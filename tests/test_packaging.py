@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("affectcodec", "kernels", "csrc")
 FILES = ("pyproject.toml", "setup.py", "CMakeLists.txt", "MANIFEST.in", "LICENSE")
 
+# A compiler on a busy machine takes its time.
+pytestmark = pytest.mark.timeout(300)
+
 needs_build_tools = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("setuptools", "wheel", "pybind11")),
     reason="needs setuptools, wheel and pybind11 in this environment",
@@ -54,7 +57,7 @@ def build(source: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**clean, **environment},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
 
 
