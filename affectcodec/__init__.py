@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """AffectCodec: a causal neural speech codec that reserves bits for emotion.
 
-    from affectcodec import AffectCodec
+from affectcodec import AffectCodec
 
-    codec = AffectCodec.from_pretrained()
-    tokens = codec.encode(wav, sample_rate=16000, kbps=1.5)
-    wav = codec.decode(tokens)
+codec = AffectCodec.from_pretrained()
+tokens = codec.encode(wav, sample_rate=16000, kbps=1.5)
+wav = codec.decode(tokens)
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights on disk: a folder with ``config.json`` and ``model.safetensors``. Pickle is never read."""
+"""Weights on disk: a folder with ``config.json`` and ``model.safetensors``; no pickle."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def load(name_or_path: str | Path | None) -> tuple[CodecConfig, dict[str, Tensor
         data = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         config = CodecConfig.from_dict(data["codec"])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG_NAME}: not a codec configuration: {error}") from error
+        raise CheckpointError(
+            f"{folder / CONFIG_NAME}: not a codec configuration: {error}"
+        ) from error
     try:
         tensors = load_file(folder / WEIGHTS_NAME)
     except (OSError, SafetensorError, ValueError) as error:

@@ -201,9 +201,7 @@ class AffectCodec(nn.Module):
             ]
             samples = torch.tensor([clip.shape[0] for clip in clips], dtype=torch.int64)
             x = nn.utils.rnn.pad_sequence(clips, batch_first=True)
-        frames = torch.tensor(
-            [self.config.num_frames(int(n)) for n in samples], dtype=torch.int64
-        )
+        frames = torch.tensor([self.config.num_frames(int(n)) for n in samples], dtype=torch.int64)
         longest = int(frames.max()) if batch else 0
         hop = self.config.hop_length
         padded = x.new_zeros(batch, longest * hop)
@@ -235,9 +233,7 @@ class AffectCodec(nn.Module):
             if part.shape[1]
         ]
         if not parts:
-            return torch.zeros(
-                wav.shape[0], self.config.quantizer.num_stages, 0, dtype=torch.int32
-            )
+            return torch.zeros(wav.shape[0], self.config.quantizer.num_stages, 0, dtype=torch.int32)
         return torch.cat(parts, 2)
 
     # -- tokens to audio ------------------------------------------------------------------------
@@ -315,6 +311,4 @@ class AffectCodec(nn.Module):
             sample_rate=self.config.sample_rate,
             hop_length=hop,
         )
-        return CodecOutput(
-            decoded.wav[:, None, hop : hop + total], tokens, out.latent, decoded
-        )
+        return CodecOutput(decoded.wav[:, None, hop : hop + total], tokens, out.latent, decoded)

@@ -179,9 +179,9 @@ class BDRFSQConfig:
             TypeError: on any other type.
         """
         if stages is None:
-            return {name: self.num_stages for name in self.names}
+            return dict.fromkeys(self.names, self.num_stages)
         if isinstance(stages, int) and not isinstance(stages, bool):
-            counts = {name: stages for name in self.names}
+            counts = dict.fromkeys(self.names, stages)
         elif isinstance(stages, Mapping):
             unknown = sorted(set(stages) - set(self.names))
             if unknown:
@@ -191,7 +191,8 @@ class BDRFSQConfig:
             counts = {name: stages.get(name, self.num_stages) for name in self.names}
         else:
             raise TypeError(
-                f"stages must be None, an int or a mapping block -> int, got {type(stages).__name__}"
+                "stages must be None, an int or a mapping block -> int, "
+                f"got {type(stages).__name__}"
             )
         for name, count in counts.items():
             if not isinstance(count, int) or not 0 <= count <= self.num_stages:
@@ -332,7 +333,7 @@ class CodecConfig:
             ValueError: if even one stage is above ``kbps``.
         """
         per_stage = self.kbps(1)
-        count = int(math.floor(kbps / per_stage + 1e-9)) if math.isfinite(kbps) else 0
+        count = math.floor(kbps / per_stage + 1e-9) if math.isfinite(kbps) else 0
         if count < 1:
             raise ValueError(
                 f"kbps: {kbps} is below the lowest rate of this codec, {per_stage:g} kbit/s a "

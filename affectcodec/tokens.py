@@ -26,8 +26,9 @@ class Tokens:
         config_hash: fingerprint of the codec that made the tokens.
         sample_rate: in Hz.
         hop_length: samples a frame.
-        frame_stages: optional int64 ``[B, G, T]``, the stage count of each block at each frame where
-            it varies inside a clip (a damaged or rate-adapted stream); ``stages`` holds the maxima.
+        frame_stages: optional int64 ``[B, G, T]``, the stage count of each block at each frame
+            where it varies inside a clip (a damaged or rate-adapted stream); ``stages`` holds
+            the maxima.
     """
 
     codes: Tensor
@@ -115,7 +116,9 @@ class Tokens:
     def block_codes(self, name: str) -> Tensor:
         """Codes of one block, ``[B, K_block, T]``, each in ``0..block.codebook_size-1``."""
         if name not in self.quantizer.names:
-            raise ValueError(f"name: unknown block {name!r}; there are {list(self.quantizer.names)}")
+            raise ValueError(
+                f"name: unknown block {name!r}; there are {list(self.quantizer.names)}"
+            )
         block = self.quantizer.blocks[self.quantizer.names.index(name)]
         base = self.quantizer.token_bases()[name]
         return self.codes[:, : self.stages[name]] // base % block.codebook_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class _BlockQuantizer(nn.Module):
         frames = [self._orthonormal(dim, width) for _ in range(num_stages)]
         self.W = nn.Parameter(torch.stack(frames))
         self.c = nn.Parameter(torch.zeros(num_stages, dim))
-        self.O = nn.Parameter(torch.stack(frames).transpose(1, 2).contiguous())  # noqa: E741
+        self.O = nn.Parameter(torch.stack(frames).transpose(1, 2).contiguous())
         self.e = nn.Parameter(torch.zeros(num_stages, width))
         one = math.log(math.expm1(1 - SCALE_EPSILON))  # softplus(one) + epsilon == 1
         self.scale_logit = nn.Parameter(torch.full((num_stages, dim), one))
@@ -96,6 +97,9 @@ class BDRFSQ(nn.Module):
         self.blocks = nn.ModuleDict(
             {block.name: _BlockQuantizer(block, config.num_stages) for block in config.blocks}
         )
+
+    def _block(self, name: str) -> _BlockQuantizer:
+        return cast(_BlockQuantizer, self.blocks[name])
 
     # -- checks ---------------------------------------------------------------------------------
 
@@ -173,7 +177,7 @@ class BDRFSQ(nn.Module):
                 work.split([block.width for block in self.config.blocks], 1),
                 strict=True,
             ):
-                params = self.blocks[block.name].params(work.dtype)
+                params = self._block(block.name).params(work.dtype)
                 results[block.name] = quantize(
                     part, params, block.levels, self.config.bound, masks[block.name], rates
                 )
@@ -238,7 +242,7 @@ class BDRFSQ(nn.Module):
         return self._decode_unchecked(tokens, stages, channels_last)
 
     def _decode_unchecked(self, tokens: Tensor, stages: Stages, channels_last: bool) -> Tensor:
-        batch, kept, frames = tokens.shape
+        batch, kept, _ = tokens.shape
         if isinstance(stages, Tensor) and stages.ndim == 3:
             index = torch.arange(kept, device=tokens.device)[None, :, None]
             masks: dict[str, Tensor | None] = {
@@ -255,7 +259,7 @@ class BDRFSQ(nn.Module):
         for block in self.config.blocks:
             digit = fsq.unpack_digits(code % block.codebook_size, block.levels)
             code = code // block.codebook_size
-            module = self.blocks[block.name]
+            module = self._block(block.name)
             dtype = torch.float64 if module.W.dtype == torch.float64 else torch.float32
             params = module.params(dtype)
             parts.append(decode_block(digit, params, block.levels, masks[block.name]))

@@ -148,6 +148,9 @@ class LeakyAttentionPool(Stateful):
     whole one up to float rounding.
     """
 
+    decay: Tensor
+    carry: Tensor
+
     def __init__(self, channels: int, time_constant: float, chunk: int = 64) -> None:
         super().__init__()
         self.score = nn.Linear(channels, 1)

@@ -25,9 +25,7 @@ class StreamEncoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         net = config.network
-        self.analysis = ShortTimeAnalysis(
-            config.hop_length, net.analysis_window, net.analysis_hop
-        )
+        self.analysis = ShortTimeAnalysis(config.hop_length, net.analysis_window, net.analysis_hop)
         self.pitch = PitchFeatures(
             config.hop_length, config.sample_rate, net.pitch_window, net.f0_min, net.f0_max
         )
@@ -54,9 +52,7 @@ class StreamEncoder(nn.Module):
             {name: nn.Linear(inputs[name], widths[name]) for name in self.names}
         )
 
-    def features(
-        self, wav: Tensor, state: StreamState | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def features(self, wav: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
         """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters."""
         log = log_magnitude(self.analysis(wav, state))  # [B, T * per_frame, bins]
         level = log.mean(-1, keepdim=True)

@@ -33,6 +33,7 @@ class ProsodyHead(nn.Module):
     """
 
     NEIGHBOURS = 4
+    centres: Tensor
 
     def __init__(
         self,

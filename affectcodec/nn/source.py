@@ -41,6 +41,9 @@ class HarmonicNoiseSource(Stateful):
     F0 of frame ``t`` is reached at the end of the frame's hop; between frames it moves linearly.
     """
 
+    ramp: Tensor
+    noise_table: Tensor
+
     def __init__(self, sample_rate: int, hop_length: int, top_hz: float = 7600.0) -> None:
         super().__init__()
         self.sample_rate, self.hop_length, self.top_hz = sample_rate, hop_length, top_hz
@@ -66,7 +69,7 @@ class HarmonicNoiseSource(Stateful):
         Returns:
             harmonic and noise parts, each ``[B, T * hop_length]``, about unit power when active.
         """
-        batch, frames = f0.shape
+        batch = f0.shape[0]
         key = self.state_key
         carried = state is not None and f"{key}.phase" in state
         if carried:

@@ -48,6 +48,8 @@ class ShortTimeAnalysis(nn.Module):
     ``hop`` samples after it; none reaches beyond ``(t + 1) * hop_length``.
     """
 
+    basis: Tensor
+
     def __init__(self, hop_length: int, window: int, hop: int) -> None:
         super().__init__()
         self.hop_length, self.window, self.hop = hop_length, window, hop
@@ -66,6 +68,8 @@ class ShortTimeAnalysis(nn.Module):
 
 class OverlapAddSynthesis(nn.Module):
     """Inverse of :class:`ShortTimeAnalysis` by a transposed convolution, one hop of delay."""
+
+    basis: Tensor
 
     def __init__(self, hop_length: int, window: int, hop: int) -> None:
         super().__init__()
@@ -116,6 +120,8 @@ class PitchFeatures(nn.Module):
     """
 
     LOW_BINS = 128
+    basis: Tensor
+    correlation: Tensor
 
     def __init__(
         self, hop_length: int, sample_rate: int, window: int, f0_min: float, f0_max: float

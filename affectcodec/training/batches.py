@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 def frame_log_energy(wav: Tensor, hop: int) -> Tensor:
-    """Natural log RMS of the two hops around each frame's centre, ``[B, N] -> [B, N / hop + 1]``."""
+    """Natural log RMS of the two hops around a frame's centre, ``[B, N] -> [B, N / hop + 1]``."""
     power = wav.square().reshape(wav.shape[0], -1, hop).mean(-1)
     padded = torch.nn.functional.pad(power, (1, 1))
     return 0.5 * torch.log((padded[:, 1:] + padded[:, :-1]) / 2 + 1e-9)
@@ -44,7 +44,7 @@ class BatchSource:
         self.cache, self.config = cache, config
         weights = dict(config.dataset_weights)
         names = sorted({clip.dataset for clip in cache.clips})
-        frames = {name: 0 for name in names}
+        frames = dict.fromkeys(names, 0)
         for clip in cache.clips:
             frames[clip.dataset] += clip.active_end - clip.active_start
         unnamed = sum(frames[name] for name in names if name not in weights) or 1
@@ -73,8 +73,8 @@ class BatchSource:
         prosody = np.zeros((size, crop, 3), np.float32)
         emotion = np.full(size, -1, np.int64)
         for i in range(size):
-            index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.cumulative) - 1)
-            clip = self.cache.clips[index]
+            index = int(np.searchsorted(self.cumulative, rng.random()))
+            clip = self.cache.clips[min(index, len(self.cumulative) - 1)]
             low = max(0, clip.active_start - 8)
             high = max(low, min(clip.active_end + 8, clip.num_frames) - crop)
             first = int(rng.integers(low, high + 1))

@@ -42,6 +42,8 @@ def third_octave_bands(sample_rate: int, n_fft: int) -> Tensor:
 class SpectralLosses(nn.Module):
     """Log-mel distance, spectral convergence and envelope correlation at several resolutions."""
 
+    bands: Tensor
+
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         self.resolutions = ((256, 64, 32), (512, 128, 64), (1024, 256, 80), (2048, 512, 128))
@@ -73,9 +75,7 @@ class SpectralLosses(nn.Module):
                 want_mel = torch.matmul(want, getattr(self, f"mel{n_fft}"))
             got = self._magnitude(prediction, n_fft, hop)
             got_mel = torch.matmul(got, getattr(self, f"mel{n_fft}"))
-            mel = mel + F.l1_loss(
-                torch.log(got_mel + _LOG_FLOOR), torch.log(want_mel + _LOG_FLOOR)
-            )
+            mel = mel + F.l1_loss(torch.log(got_mel + _LOG_FLOOR), torch.log(want_mel + _LOG_FLOOR))
             scale = want.square().sum((1, 2)).clamp(min=1e-4).sqrt()
             spectral = spectral + ((got - want).square().sum((1, 2)).sqrt() / scale).mean()
             if n_fft == 512:
@@ -85,6 +85,7 @@ class SpectralLosses(nn.Module):
 
     def _envelope(self, got: Tensor, want: Tensor, span: int = 48) -> Tensor:
         """One minus the mean correlation of band envelopes over spans of 384 ms."""
+
         def bands(x: Tensor) -> Tensor:
             e = torch.sqrt(torch.matmul(x.square(), self.bands) + 1e-10)
             e = e.transpose(1, 2).unfold(2, span, span // 2)  # [B, 15, spans, span]

@@ -78,7 +78,8 @@ class Trainer:
         self.stop_requested = False
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        decay, plain = [], []
+        decay: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for module in (self.codec, self.emotion_head):
             for name, parameter in module.named_parameters():
                 matrix = parameter.ndim > 1 and "quantizer" not in name
@@ -93,7 +94,9 @@ class Trainer:
 
     # -- one step -------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, codec: AffectCodec) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(
+        self, batch: Batch, codec: AffectCodec
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weighted loss terms and unweighted figures of a batch."""
         weights = self.config.loss
         true_f0 = torch.exp(batch.log_f0)
@@ -117,11 +120,10 @@ class Trainer:
         with torch.no_grad():
             voiced = batch.voiced > 0
             error = (torch.log(decoded.prosody.f0) - batch.log_f0).abs() * (1200 / math.log(2))
+            error = error[voiced] if bool(voiced.any()) else error.new_zeros(1)
             figures = {
-                "f0_cents_median": error[voiced].median() if bool(voiced.any()) else error.sum() * 0,
-                "f0_gross_error": (error[voiced] > 300).float().mean()
-                if bool(voiced.any())
-                else error.sum() * 0,
+                "f0_cents_median": error.median(),
+                "f0_gross_error": (error > 300).float().mean(),
                 "voicing_error": ((decoded.prosody.voicing_logit > 0) != voiced).float().mean(),
                 "emotion_accuracy": accuracy,
             }
@@ -153,11 +155,12 @@ class Trainer:
         self.optimizer.step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averaged, live = list(self.ema.parameters()), list(self.codec.parameters())
+            averaged: list[Tensor] = [*self.ema.parameters()]
+            live: list[Tensor] = [*self.codec.parameters()]
             torch._foreach_lerp_(averaged, live, 1 - decay)
         self.step += 1
         return {
-            "loss": float(total),
+            "loss": float(total.detach()),
             "gradient_norm": float(norm),
             "learning_rate": rate,
             **{name: float(value) for name, value in figures.items()},

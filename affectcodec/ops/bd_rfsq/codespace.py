@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from affectcodec.ops import fsq
-from affectcodec.ops.bd_rfsq.params import BlockParams, BlockResult, bound_value, levels_column
+from affectcodec.ops.bd_rfsq.params import BlockParams, BlockResult, levels_column
 
 
 def _flat_out(O: Tensor) -> Tensor:  # noqa: E741
@@ -37,7 +37,6 @@ def recurrence(
         ``[B, K, d, T]``.
     """
     num_stages, dim, width = params.W.shape
-    batch, _, frames = P.shape
     scale = params.scale()
     cross = torch.matmul(params.W.reshape(-1, width), _flat_out(params.O))  # G: [K d, K d]
     offset = torch.einsum("kcd,jd->kcj", params.W, params.e)  # [K, d, K]
@@ -71,7 +70,7 @@ class _Codespace(torch.autograd.Function):
     """Forward and exact backward of one block; see ``docs/design.md``, section 3."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         z: Tensor,
         mask: Tensor | None,
@@ -113,22 +112,21 @@ class _Codespace(torch.autograd.Function):
         scale = params.scale()
         v = q / scale[:, :, None] + params.shift[:, :, None]
         mv = v * m[:, :, None, None]
-        if ctx.bound == "tanh":
-            slope = 1 - torch.tanh(y).square()
-        else:
-            slope = (y.abs() <= 1).to(y.dtype)
+        slope = 1 - torch.tanh(y).square() if ctx.bound == "tanh" else (y.abs() <= 1).to(y.dtype)
 
         # Gradient that each stage's output receives: the sum over the rates that include it.
         edges = sorted({0, *ctx.rates, num_stages})
         stage_grads: list[tuple[int, int, Tensor]] = []
         for lo, hi in zip(edges[:-1], edges[1:], strict=True):
             active = [g for g, r in zip(grads, (*ctx.rates, num_stages), strict=False) if r >= hi]
-            stage_grads.append((lo, hi, active[0] if len(active) == 1 else sum(active[1:], active[0])))
+            stage_grads.append(
+                (lo, hi, active[0] if len(active) == 1 else sum(active[1:], active[0]))
+            )
 
         a = torch.empty_like(mv)
         for lo, hi, g in stage_grads:
-            rows = torch.matmul(out_all[:, lo * dim : hi * dim].t(), g)
-            a[:, lo:hi] = rows.reshape(batch, hi - lo, dim, frames) * m[:, lo:hi, None, None]
+            received = torch.matmul(out_all[:, lo * dim : hi * dim].t(), g)
+            a[:, lo:hi] = received.reshape(batch, hi - lo, dim, frames) * m[:, lo:hi, None, None]
         A = torch.empty_like(a)  # dL/dv_k
         h = torch.empty_like(a).reshape(batch, num_stages * dim, frames)  # dL/dp_k
         for k in reversed(range(num_stages)):

@@ -55,5 +55,5 @@ def quantize_naive(
         total = total + o
         partial[k + 1] = total
         all_digits.append(n)
-    latents = tuple(partial[r] for r in rates) + (total,)
+    latents = (*(partial[r] for r in rates), total)
     return BlockResult(latents, torch.stack(all_digits, dim=1))
