@@ -134,9 +134,13 @@ def _summarise(
     return out
 
 
-def verdict(metric: Metric, difference: Mapping[str, float]) -> str:
-    """ "better", "worse", or "open" where the interval holds 0 or the metric has no direction."""
-    if not metric.better or not difference["count"]:
+def verdict(metric: Metric, difference: Mapping[str, float], clips: int) -> str:
+    """One of better, worse, open.
+
+    Open: the interval holds 0, the metric has no direction, or fewer than half of the clips have
+    the metric for both codecs; those that do are then no fair sample.
+    """
+    if not metric.better or difference["count"] < max(1, clips / 2):
         return "open"
     low, high = sorted((metric.better * difference["low"], metric.better * difference["high"]))
     return "better" if low > 0 else "worse" if high < 0 else "open"
@@ -179,7 +183,7 @@ def markdown(
         seconds = group["seconds"]
         heading = "All clips" if name == "all" else name
         parts.append(
-            f"## {heading}: {group['clips']} clips, {group['speakers']} speakers, "
+            f"## {heading}: {group['clips']} clips, {group['speakers']} speaker(s), "
             f"{seconds / 60:.1f} minutes"
         )
         if group["speakers"] < 10:
@@ -196,7 +200,7 @@ def markdown(
                 for column in COMPARED:
                     metric, difference = _BY_NAME[column], pair["difference"][column]
                     cell = _cell(metric, difference, group["clips"])
-                    cells.append(f"{cell} {verdict(metric, difference)}")
+                    cells.append(f"{cell} {verdict(metric, difference, group['clips'])}")
                 lines.append([f"`{pair['codec']}` - `{pair['against']}`", *cells])
             parts.append(_table(header, lines))
     failed = [

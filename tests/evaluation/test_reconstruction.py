@@ -152,16 +152,18 @@ def test_summary_pairs_clips_and_counts_failures() -> None:
     assert difference["mean"] == pytest.approx(0.1) and difference["low"] == pytest.approx(0.1)
     assert difference["count"] == 5
     stoi = next(m for m in METRICS if m.name == "stoi")
-    assert verdict(stoi, difference) == "better"
+    assert verdict(stoi, difference, 6) == "better"
     with pytest.raises(ValueError, match="same clips"):
         summarise(a + b[1:], ["a", "b"], [])
 
 
 def test_verdict_knows_the_direction() -> None:
     rmse = next(m for m in METRICS if m.name == "f0_rmse_cents")
-    assert verdict(rmse, {"low": -5.0, "high": -1.0, "count": 3}) == "better"
-    assert verdict(rmse, {"low": 1.0, "high": 2.0, "count": 3}) == "worse"
-    assert verdict(rmse, {"low": -1.0, "high": 2.0, "count": 3}) == "open"
+    assert verdict(rmse, {"low": -5.0, "high": -1.0, "count": 3}, 3) == "better"
+    assert verdict(rmse, {"low": 1.0, "high": 2.0, "count": 3}, 3) == "worse"
+    assert verdict(rmse, {"low": -1.0, "high": 2.0, "count": 3}, 3) == "open"
+    # one clip that happened to be voiced in both decides nothing
+    assert verdict(rmse, {"low": -5.0, "high": -1.0, "count": 1}, 6) == "open"
 
 
 def test_command_writes_table_and_json(
