@@ -36,10 +36,10 @@ _CREDIT_AT_START = 4 * wire.MAX_PAYLOAD_BYTES
 _WAIT = "wait"
 _SYNC = re.compile(bytes([wire.SYNC]))
 _BEGINNING = re.compile(b"[%c%c]" % (wire.SYNC, wire.TRAILER_MAGIC[0]))
-# The shape of a whole head up to its first stage count: lets the search pass over bytes that only
-# share the first one at the speed of a regular expression.
+# The shape of a head up to its first stage count, and of a trailer up to its size: lets the search
+# pass over bytes that only share the first ones at the speed of a regular expression.
 _HEAD_OR_TRAILER = re.compile(
-    rb"%c.[\x80-\xff]{0,5}[\x00-\x7f][\x80-\xff]?[\x00-\x7f][\x00-\x40]|%b"
+    rb"%c.[\x80-\xff]{0,5}[\x00-\x7f][\x80-\xff]?[\x00-\x7f][\x00-\x40]|%b..\x00\x00"
     % (wire.SYNC, wire.TRAILER_MAGIC),
     re.DOTALL,
 )
