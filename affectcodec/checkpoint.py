@@ -40,7 +40,9 @@ def resolve(name_or_path: str | Path | None) -> Path:
         CheckpointError: if there is neither a folder nor shipped weights of that name.
     """
     name = DEFAULT_WEIGHTS if name_or_path is None else name_or_path
-    for folder in (Path(name), shipped_folder() / str(name)):
+    # A folder that happens to be called "stream" must not replace the default weights.
+    places = [] if name_or_path is None else [Path(name)]
+    for folder in (*places, shipped_folder() / str(name)):
         if (folder / CONFIG_NAME).is_file():
             return folder
     raise CheckpointError(

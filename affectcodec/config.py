@@ -257,6 +257,14 @@ class StreamNetworkConfig:
         for f in dataclasses.fields(self):
             if f.type == "int":
                 _check_positive("StreamNetworkConfig", f.name, getattr(self, f.name))
+            else:
+                # 60 and 60.0 are equal but differ in JSON, and with it in the hash.
+                object.__setattr__(self, f.name, float(getattr(self, f.name)))
+        if self.segment_seconds <= 0 or self.utterance_seconds <= 0:
+            raise ValueError(
+                "StreamNetworkConfig: segment_seconds and utterance_seconds must be positive, "
+                f"got {self.segment_seconds} and {self.utterance_seconds}"
+            )
         if not 0 < self.f0_min < self.f0_max:
             raise ValueError(
                 f"StreamNetworkConfig: wanted 0 < f0_min < f0_max, got {self.f0_min}, {self.f0_max}"
@@ -300,12 +308,11 @@ class CodecConfig:
                 f"CodecConfig: analysis_window {net.analysis_window} does not fit into two hops "
                 f"of {self.hop_length} samples at analysis_hop {net.analysis_hop}"
             )
-        for name in ("emotion", "acoustic"):
-            if name not in self.quantizer.names:
-                raise ValueError(
-                    f"CodecConfig: the codec needs blocks named 'emotion' and 'acoustic', "
-                    f"got {list(self.quantizer.names)}"
-                )
+        if set(self.quantizer.names) != {"emotion", "acoustic"}:
+            raise ValueError(
+                "CodecConfig: the networks feed exactly the blocks 'emotion' and 'acoustic', "
+                f"got {list(self.quantizer.names)}"
+            )
 
     @property
     def frame_rate(self) -> float:
@@ -333,13 +340,12 @@ class CodecConfig:
             ValueError: if even one stage is above ``kbps``.
         """
         per_stage = self.kbps(1)
-        count = math.floor(kbps / per_stage + 1e-9) if math.isfinite(kbps) else 0
-        if count < 1:
+        if not kbps / per_stage + 1e-9 >= 1:  # also refuses NaN
             raise ValueError(
                 f"kbps: {kbps} is below the lowest rate of this codec, {per_stage:g} kbit/s a "
                 f"stage; ask for {per_stage:g} to {per_stage * self.quantizer.num_stages:g}"
             )
-        return min(count, self.quantizer.num_stages)
+        return math.floor(min(kbps / per_stage + 1e-9, self.quantizer.num_stages))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary of JSON types."""

@@ -73,7 +73,9 @@ class BDRFSQ(nn.Module):
     A latent frame is cut into named blocks; each block runs ``K`` residual FSQ stages of its own,
     and one composite token a stage joins the digits of all blocks. No term mixes blocks.
 
-    Arithmetic is float32 for float32, bfloat16 and float16 input and float64 for float64 input.
+    Arithmetic is float32 for float32, bfloat16 and float16 input and float64 for float64 input,
+    whatever the dtype of the parameters; a module cast to bfloat16 has rounded parameters, and so
+    other tokens.
 
     Args:
         config: blocks, levels and stage count.
@@ -97,6 +99,10 @@ class BDRFSQ(nn.Module):
         self.blocks = nn.ModuleDict(
             {block.name: _BlockQuantizer(block, config.num_stages) for block in config.blocks}
         )
+
+    def block_params(self, name: str, dtype: torch.dtype = torch.float32) -> BlockParams:
+        """Parameters of one block, converted to ``dtype``."""
+        return self._block(name).params(dtype)
 
     def _block(self, name: str) -> _BlockQuantizer:
         return cast(_BlockQuantizer, self.blocks[name])
@@ -225,7 +231,7 @@ class BDRFSQ(nn.Module):
                 of counts for each sample and block, or ``[B, G, T]`` for each frame as well.
 
         Returns:
-            ``u [B, D, T]`` (or ``[B, T, D]``) in the dtype of the parameters.
+            ``u [B, D, T]`` (or ``[B, T, D]``), float64 for float64 parameters, else float32.
 
         Raises:
             ValueError: on a wrong shape or dtype, or a token outside ``0..codebook_size-1``.

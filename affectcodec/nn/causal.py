@@ -24,9 +24,22 @@ class Stateful(nn.Module):
 
     def past(self, state: StreamState | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """History of this module, zeros at the start."""
+        self.require_key(state)
         if state is not None and self.state_key in state:
             return state[self.state_key]
         return like.new_zeros(shape)
+
+    def require_key(self, state: StreamState | None) -> None:
+        """Two modules without keys would silently share one history.
+
+        Raises:
+            RuntimeError: if a state is used before :func:`assign_state_keys`.
+        """
+        if state is not None and not self.state_key:
+            raise RuntimeError(
+                f"{type(self).__name__} has no state key: call assign_state_keys() on the module "
+                "that holds it before passing a state"
+            )
 
     def keep(self, state: StreamState | None, value: Tensor) -> None:
         """Store the history for the next call."""

@@ -70,6 +70,7 @@ class HarmonicNoiseSource(Stateful):
             harmonic and noise parts, each ``[B, T * hop_length]``, about unit power when active.
         """
         batch = f0.shape[0]
+        self.require_key(state)
         key = self.state_key
         carried = state is not None and f"{key}.phase" in state
         if carried:

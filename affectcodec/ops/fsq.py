@@ -35,9 +35,12 @@ def thresholds(levels: int, bound: str = "tanh") -> list[float]:
 def threshold_table(
     levels: Sequence[int], bound: str, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Thresholds of several code dims as ``[code_dim, max(levels) - 1]``, padded with +inf."""
+    """Thresholds of several code dims as ``[code_dim, max(levels) - 1]``, padded with NaN.
+
+    NaN, because nothing reaches it: an infinite value would reach a padding of +inf.
+    """
     width = max(levels) - 1
-    rows = [thresholds(n, bound) + [math.inf] * (width - (n - 1)) for n in levels]
+    rows = [thresholds(n, bound) + [math.nan] * (width - (n - 1)) for n in levels]
     return torch.tensor(rows, dtype=torch.float64).to(device=device, dtype=dtype)
 
 

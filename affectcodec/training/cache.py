@@ -8,6 +8,7 @@ what went in, so a changed manifest makes a new cache and an unchanged one is re
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -16,7 +17,7 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,11 +156,14 @@ class ClipCache:
         """Open the cache of these clips below ``root``, making it first if it is not there.
 
         Clips that cannot be read, or hold less than two frames, are skipped and listed in
-        ``skipped`` with the reason.
+        ``skipped`` with the reason. ``workers`` defaults to the number of processors; 1 works in
+        this process.
 
         Raises:
             ValueError: if no clip can be read.
         """
+        if not clips:
+            raise ValueError("clips: got none, wanted at least one clip to cache")
         folder = Path(root) / _key(clips, config, speeds)
         if not (folder / "index.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -181,12 +185,14 @@ class ClipCache:
         # Spawned workers: forking a process that already runs torch threads can deadlock.
         context = multiprocessing.get_context("spawn")
         work = functools.partial(_prepare, config=config, speeds=tuple(speeds))
-        with (
-            open(folder / "pcm.i16", "wb") as pcm,
-            open(folder / "prosody.f32", "wb") as prosody,
-            ProcessPoolExecutor(min(workers, len(clips)), mp_context=context) as pool,
-        ):
-            results = pool.map(work, clips, chunksize=8)
+        with contextlib.ExitStack() as stack:
+            pcm = stack.enter_context(open(folder / "pcm.i16", "wb"))
+            prosody = stack.enter_context(open(folder / "prosody.f32", "wb"))
+            results: Iterable[tuple[list[_Version], list[str]]] = map(work, clips)
+            if workers > 1:
+                count = min(workers, len(clips))
+                pool = stack.enter_context(ProcessPoolExecutor(count, mp_context=context))
+                results = pool.map(work, clips, chunksize=8)
             bar = tqdm(results, "caching clips", len(clips), unit="clip", disable=not progress)
             for clip, (versions, reasons) in zip(clips, bar, strict=True):
                 skipped.extend([clip.path, reason] for reason in reasons)

@@ -46,7 +46,7 @@ class TrainConfig:
             their odds.
         independent_stages: share of clips whose blocks draw their stage counts independently.
         true_f0_share: share of clips whose source is driven by the true F0.
-        dataset_weights: odds of each corpus; corpora that are not named share weight 1 a clip.
+        dataset_weights: odds of each corpus; if any is named, the others are not drawn.
         level_range_db: range of the active level that augmentation sets, in dBFS.
         level_augment: share of clips whose level is changed.
         speeds: playback speeds cached of every training clip (speaker variety).

@@ -145,13 +145,18 @@ class Trainer:
         if not bool(torch.isfinite(total)):
             bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
             raise TrainingError(
-                f"the loss of step {self.step} is not finite (terms {bad}); the last checkpoint in "
-                f"{self.folder} is intact: lower learning_rate and resume"
+                f"the loss of step {self.step} is not finite (terms {bad}); no weight was "
+                "changed: lower learning_rate and resume"
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        if not bool(torch.isfinite(norm)):
+            raise TrainingError(
+                f"the gradient of step {self.step} is not finite though its loss is; no weight was "
+                "changed: lower learning_rate and resume"
+            )
         self.optimizer.step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -171,7 +176,8 @@ class Trainer:
         """Loss terms of the averaged weights on fixed dev crops, by stage count."""
         assert self.dev is not None
         out: dict[str, float] = {}
-        for stages in _DEV_STAGES:
+        top = self.config.codec.quantizer.num_stages
+        for stages in (count for count in _DEV_STAGES if count <= top):
             sums: dict[str, float] = {}
             for index in range(batches):
                 batch = self.dev.batch(index, stream=1)
@@ -269,9 +275,9 @@ class Trainer:
             record = {"step": self.step, "seconds": round(self.seconds, 1), **figures}
             file.write(json.dumps(record) + "\n")
         clips = self.dev.batch(0, stream=1).wav[:3]
-        rate = self.config.codec.sample_rate
+        rate, top = self.config.codec.sample_rate, self.config.codec.quantizer.num_stages
         for i, clip in enumerate(clips):
             writer.add_audio(f"dev/original_{i}", clip, self.step, rate)
-            for stages in (2, 8):
+            for stages in sorted({min(2, top), min(8, top)}):
                 coded = self.ema(clip[None, None], stages=stages).wav[0, 0]
                 writer.add_audio(f"dev/coded_{i}_stages_{stages}", coded, self.step, rate)
