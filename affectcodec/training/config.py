@@ -16,15 +16,17 @@ from affectcodec.config import CodecConfig
 class LossWeights:
     """Weight of each loss term.
 
-    ``mel`` and ``spectral`` compare spectra at several resolutions, ``envelope`` is one minus the
-    correlation of third-octave band envelopes, ``f0``, ``voicing`` and ``energy`` supervise the
-    prosody decoded from the quantized emotion block, ``emotion`` its class head.
+    ``mel`` and ``spectral`` compare spectra at several resolutions. ``envelope`` is one minus the
+    correlation of third-octave band envelopes. ``loudness`` compares specific loudness in Bark
+    bands and punishes added sound more than missing sound. ``f0``, ``voicing`` and ``energy``
+    supervise the prosody decoded from the quantized emotion block, ``emotion`` its class head.
     """
 
     mel: float = 1.0
     spectral: float = 0.5
     envelope: float = 1.0
-    f0: float = 0.15
+    loudness: float = 0.5
+    f0: float = 0.4
     voicing: float = 0.3
     energy: float = 0.3
     emotion: float = 0.05

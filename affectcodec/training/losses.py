@@ -39,10 +39,19 @@ def third_octave_bands(sample_rate: int, n_fft: int) -> Tensor:
     return ((hz[:, None] >= low) & (hz[:, None] < high)).float()
 
 
+def bark_bands(sample_rate: int, n_fft: int, count: int = 42) -> Tensor:
+    """0/1 matrix ``[bins, count]`` of bands even in Bark (Traunmueller 1990)."""
+    hz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    bark = 26.81 * hz / (1960 + hz) - 0.53
+    index = ((bark - bark[1]) / (bark[-1] - bark[1]) * count).floor().clamp(0, count - 1)
+    return (index[:, None] == torch.arange(count)).float() * (hz[:, None] > 0)
+
+
 class SpectralLosses(nn.Module):
-    """Log-mel distance, spectral convergence and envelope correlation at several resolutions."""
+    """Log-mel distance, spectral convergence, band envelopes and loudness."""
 
     bands: Tensor
+    bark: Tensor
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
@@ -54,6 +63,8 @@ class SpectralLosses(nn.Module):
             self.register_buffer(f"mel{n_fft}", filters, persistent=False)
         bands15 = third_octave_bands(sample_rate, 512)
         self.register_buffer("bands", bands15, persistent=False)
+        bark = bark_bands(sample_rate, 512)
+        self.register_buffer("bark", bark[:, bark.sum(0) > 0], persistent=False)
 
     def _magnitude(self, wav: Tensor, n_fft: int, hop: int) -> Tensor:
         window = getattr(self, f"window{n_fft}")
@@ -65,10 +76,11 @@ class SpectralLosses(nn.Module):
         return torch.sqrt(power + 1e-12).transpose(1, 2) / (n_fft / 4)
 
     def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Both ``[B, N]``; returns the terms ``mel``, ``spectral`` and ``envelope``."""
+        """Both ``[B, N]``; returns the terms ``mel``, ``spectral``, ``envelope``, ``loudness``."""
         mel = prediction.new_zeros(())
         spectral = prediction.new_zeros(())
         envelope = prediction.new_zeros(())
+        loudness = prediction.new_zeros(())
         for n_fft, hop, _ in self.resolutions:
             with torch.no_grad():
                 want = self._magnitude(target, n_fft, hop)
@@ -80,8 +92,41 @@ class SpectralLosses(nn.Module):
             spectral = spectral + ((got - want).square().sum((1, 2)).sqrt() / scale).mean()
             if n_fft == 512:
                 envelope = self._envelope(got, want)
+                loudness = self._loudness(got, want)
         count = len(self.resolutions)
-        return {"mel": mel / count, "spectral": spectral / count, "envelope": envelope}
+        return {
+            "mel": mel / count,
+            "spectral": spectral / count,
+            "envelope": envelope,
+            "loudness": loudness,
+        }
+
+    def _loudness(self, got: Tensor, want: Tensor) -> Tensor:
+        """Disturbance of specific loudness, after the idea of PESQ (ITU-T P.862, section 10).
+
+        Zwicker's power law in Bark bands, a masking dead zone of a quarter of the softer of the
+        two, and a second term that counts sound which was added more than sound that is missing.
+        Relative to the loudness of the clip, so that the level does not matter.
+        """
+        power_got = torch.matmul(got.square(), self.bark)
+        power_want = torch.matmul(want.square(), self.bark)
+        # Hearing threshold 50 dB below the mean of the clip's bands.
+        threshold = 1e-5 * power_want.mean((1, 2), keepdim=True) + 1e-12
+
+        def zwicker(power: Tensor) -> Tensor:
+            return (0.5 + 0.5 * power / threshold).pow(0.23) - 0.5**0.23
+
+        loud_got, loud_want = zwicker(power_got), zwicker(power_want)
+        masked = 0.25 * torch.minimum(loud_got, loud_want).detach()
+        disturbance = F.relu((loud_got - loud_want).abs() - masked)
+        with torch.no_grad():
+            floor = 50 * threshold
+            ratio = ((power_got + floor) / (power_want + floor)).pow(1.2).clamp(max=12)
+            asymmetry = torch.where(ratio < 3, 0.0, ratio)
+        scale = loud_want.mean((1, 2)).clamp(min=1e-3)
+        symmetric = torch.sqrt(disturbance.square().mean(2) + 1e-8).mean(1)
+        added = (asymmetry * disturbance).mean((1, 2))
+        return ((symmetric + 0.3 * added) / scale).mean()
 
     def _envelope(self, got: Tensor, want: Tensor, span: int = 48) -> Tensor:
         """One minus the mean correlation of band envelopes over spans of 384 ms."""

@@ -8,6 +8,7 @@ The backward is exact and has the same shape; it saves ``K d`` numbers a frame, 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -117,11 +118,9 @@ class _Codespace(torch.autograd.Function):
         # Gradient that each stage's output receives: the sum over the rates that include it.
         edges = sorted({0, *ctx.rates, num_stages})
         stage_grads: list[tuple[int, int, Tensor]] = []
-        for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+        for lo, hi in itertools.pairwise(edges):
             active = [g for g, r in zip(grads, (*ctx.rates, num_stages), strict=False) if r >= hi]
-            stage_grads.append(
-                (lo, hi, active[0] if len(active) == 1 else sum(active[1:], active[0]))
-            )
+            stage_grads.append((lo, hi, sum(active[1:], active[0])))
 
         a = torch.empty_like(mv)
         for lo, hi, g in stage_grads:
