@@ -139,7 +139,7 @@ class _Codespace(torch.autograd.Function):
         h4 = h.reshape(batch, num_stages, dim, frames)
         dz = torch.matmul(in_all.t(), h) if ctx.needs_input_grad[0] else None
 
-        hv = torch.einsum("bxt,byt->xy", h, mv.reshape(batch, -1, frames))  # [K d, K d]
+        hv = torch.einsum("bxt,byt->xy", h, mv.reshape(h.shape))  # [K d, K d]
         hv = hv.reshape(num_stages, dim, num_stages, dim)
         stage = torch.arange(num_stages, device=z.device)
         hv = hv * (stage[:, None] > stage[None, :])[:, None, :, None].to(hv.dtype)
