@@ -18,6 +18,11 @@ _PROSODY_WIDTH = 96
 _CONDITION_WIDTH = 64
 
 
+def _scale_gradient(x: Tensor, share: float) -> Tensor:
+    """``x`` itself, with its gradient multiplied by ``share``."""
+    return x if share == 1.0 else x.detach() + share * (x - x.detach())
+
+
 class DecoderOutput(NamedTuple):
     """``wav [B, T * hop_length]``, one hop late, and the prosody that drove it."""
 
@@ -92,6 +97,7 @@ class StreamDecoder(nn.Module):
         source_voicing: Tensor | None = None,
         source_override: Tensor | None = None,
         noise_start: Tensor | None = None,
+        emotion_gradient: float = 1.0,
     ) -> DecoderOutput:
         """Decode ``[B, T, D]``.
 
@@ -101,10 +107,19 @@ class StreamDecoder(nn.Module):
             source_override: bool ``[B]``, the clips to override; all if None. Training feeds true
                 values to a share of the clips.
             noise_start: int64 ``[B]``, see :class:`HarmonicNoiseSource`.
+            emotion_gradient: share of the reconstruction gradient that reaches the emotion block;
+                below 1 its few bits are left to what supervises it, prosody and affect.
         """
         prosody = self.prosody(latent[..., self.blocks["emotion"]], state)
-        condition = self.conditioning(prosody.hidden, state)
-        hidden = self.backbone(torch.cat([latent, prosody.hidden], -1), state, condition)
+        carried = _scale_gradient(prosody.hidden, emotion_gradient)
+        condition = self.conditioning(carried, state)
+        parts = [
+            _scale_gradient(latent[..., span], emotion_gradient)
+            if name == "emotion"
+            else latent[..., span]
+            for name, span in self.blocks.items()
+        ]
+        hidden = self.backbone(torch.cat([*parts, carried], -1), state, condition)
         f0, voicing = prosody.f0, torch.sigmoid(prosody.voicing_logit)
         if source_f0 is not None and source_voicing is not None:
             chosen = latent.new_ones(len(latent), dtype=torch.bool)

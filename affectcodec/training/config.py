@@ -26,9 +26,9 @@ class LossWeights:
     spectral: float = 0.5
     envelope: float = 1.0
     loudness: float = 0.5
-    f0: float = 0.4
+    f0: float = 0.6
     voicing: float = 0.3
-    energy: float = 0.3
+    energy: float = 0.15
     emotion: float = 0.05
 
 
@@ -48,6 +48,7 @@ class TrainConfig:
             their odds.
         independent_stages: share of clips whose blocks draw their stage counts independently.
         true_f0_share: share of clips whose source is driven by the true F0.
+        emotion_gradient: share of the reconstruction gradient that reaches the emotion block.
         dataset_weights: odds of each corpus; if any is named, the others are not drawn.
         level_range_db: range of the active level that augmentation sets, in dBFS.
         level_augment: share of clips whose level is changed.
@@ -70,6 +71,7 @@ class TrainConfig:
     stage_weights: tuple[float, ...] = (0.12, 0.28, 0.08, 0.2, 0.07, 0.25)
     independent_stages: float = 0.1
     true_f0_share: float = 0.5
+    emotion_gradient: float = 0.1
     dataset_weights: Mapping[str, float] = field(default_factory=dict)
     level_range_db: tuple[float, float] = (-45.0, -14.0)
     level_augment: float = 0.6

@@ -110,6 +110,7 @@ class Trainer:
             source_voicing=batch.voiced,
             source_override=batch.use_true_f0,
             noise_start=batch.noise_start,
+            emotion_gradient=self.config.emotion_gradient,
         )
         hop = self.config.codec.hop_length
         wav = decoded.wav[:, hop : hop + batch.wav.shape[1]]
