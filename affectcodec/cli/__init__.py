@@ -7,10 +7,9 @@ commands that compute, so that ``--help`` and ``info`` answer at once.
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import click
 
+from affectcodec import __version__
 from affectcodec.cli.decode import decode
 from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
@@ -20,29 +19,11 @@ from affectcodec.cli.train import train
 __all__ = ["main"]
 
 
-def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    if not wanted or context.resilient_parsing:
-        return
-    try:
-        version = importlib.metadata.version("affectcodec")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown (not installed as a package)"
-    click.echo(f"affectcodec {version}")
-    context.exit()
-
-
 @click.group(
     cls=OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_version,
-    help="Show the version.",
-)
+@click.version_option(__version__, message="affectcodec %(version)s", help="Show the version.")
 def main() -> None:
     """Speech codec that keeps emotion: 0.75 to 6 kbit/s.
 

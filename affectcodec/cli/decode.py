@@ -181,8 +181,8 @@ def decode_file(task: DecodeTask) -> Done:
     seconds = float(tokens.duration[0])
     target = "standard output" if task.target == STREAM else task.target
     return Done(
-        text=f"{task.name} -> {target}: {seconds:.2f} s, {tokens.kbps:.3g} kbit/s, "
-        f"{codec.config.sample_rate} Hz",
+        text=f"{task.name} -> {target}: {seconds:.2f} s at {codec.config.sample_rate} Hz"
+        + (f", from {tokens.kbps:.3g} kbit/s" if report.ok else ""),
         seconds=seconds,
         size=len(source) if isinstance(source, bytes) else Path(source).stat().st_size,
         notes=(f"{clipped} samples clipped to full scale",) if clipped else (),

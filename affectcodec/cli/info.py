@@ -54,14 +54,16 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
 
 
 def _records(inputs: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+    failures: list[str] = []
+    data: bytes | None = None
     if STREAM in inputs:
         if len(inputs) > 1:
             raise click.UsageError("'-' (standard input) cannot be combined with other inputs.")
-        names, failures = ["standard input"], []
-        data: bytes | None = binary_stdin().read()
+        names = ["standard input"]
+        data = binary_stdin().read()
     else:
         found, failures = find_inputs(inputs, (".afc",))
-        names, data = [str(item.source) for item in found], None
+        names = [str(item.source) for item in found]
     records = []
     for name in names:
         try:

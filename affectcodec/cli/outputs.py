@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import click
 
@@ -34,25 +35,25 @@ def replacing(target: str | Path) -> Iterator[Path]:
         raise
 
 
-def binary_stdout() -> BinaryIO:
+def binary_stdout() -> IO[bytes]:
     """Standard output for bytes.
 
     Raises:
         click.UsageError: it is a terminal.
     """
-    stream = click.get_binary_stream("stdout")
+    stream = sys.stdout.buffer
     if stream.isatty():
         raise click.UsageError("not writing bytes to a terminal: name a file with -o, or pipe on.")
     return stream
 
 
-def binary_stdin() -> BinaryIO:
+def binary_stdin() -> IO[bytes]:
     """Standard input for bytes.
 
     Raises:
         click.UsageError: it is a terminal.
     """
-    stream = click.get_binary_stream("stdin")
+    stream = sys.stdin.buffer
     if stream.isatty():
         raise click.UsageError("'-' reads standard input: pipe a file in, or name one.")
     return stream

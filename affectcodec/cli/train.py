@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     "dataset_weights",
     multiple=True,
     metavar="NAME=WEIGHT",
-    help="How often a dataset is drawn; those that are not named are then left out. May be repeated.",
+    help="How often a dataset is drawn; those not named are then left out. May be repeated.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in OUT.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads. Default: all cores.")
@@ -103,7 +103,7 @@ def train(
       affectcodec train --manifest data/manifest.csv --out runs/first --export weights/first
       affectcodec train --manifest data/manifest.csv --out runs/first --resume
       affectcodec train --manifest a.csv --manifest b.csv --out runs/small --steps 5000 \\
-          --set batch_size=8 --set loss.f0=0.3 --datasets-weights ravdess=2 --datasets-weights vctk=1
+          --set batch_size=8 --set loss.f0=0.3 --datasets-weights a=2 --datasets-weights b=1
       affectcodec train --manifest a.csv --out runs/x --show-config > base.json
       affectcodec encode speech.wav --weights weights/first
 

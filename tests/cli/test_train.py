@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``affectcodec train``: from a manifest to weights that encode takes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.clips import make_clip
+
+TINY = (
+    "--set", "batch_size=2", "--set", "crop_frames=40", "--set", "checkpoint_every=1",
+    "--set", "eval_every=100", "--set", "speeds=[1.0]",
+    "--set", "codec.network.acoustic_width=16", "--set", "codec.network.acoustic_blocks=1",
+    "--set", "codec.network.emotion_width=16", "--set", "codec.network.emotion_blocks=1",
+    "--set", "codec.network.decoder_width=16", "--set", "codec.network.decoder_blocks=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    rows = []
+    for index, split in enumerate(("train", "train", "dev")):
+        make_clip(tmp_path / f"data/{index}.wav", 1.0)
+        rows.append((f"{index}.wav", "tones", f"s{index}", "happy", split))
+    path = tmp_path / "data/manifest.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "dataset", "speaker", "emotion", "split"), *rows])
+    return path
+
+
+def shown(run, *arguments: object) -> dict:
+    done = run("train", "--show-config", *arguments)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_configuration_is_laid_in_layers(run, manifest, tmp_path):
+    given = tmp_path / "c.json"
+    given.write_text(json.dumps({"steps": 7, "batch_size": 3, "loss": {"mel": 5.0}}))
+    config = shown(
+        run, "--manifest", manifest, "--out", tmp_path / "run", "--config", given,
+        "--set", "loss.f0=0.5", "--set", "batch_size=4", "--steps", 9,
+        "--datasets-weights", "tones=2", "--datasets-weights", "b=0.5",
+    )  # fmt: skip
+    assert (config["steps"], config["batch_size"]) == (9, 4)
+    assert (config["loss"]["mel"], config["loss"]["f0"]) == (5.0, 0.5)
+    assert config["dataset_weights"] == {"tones": 2.0, "b": 0.5}
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "stepz=3"), "did you mean steps?"),
+        (("--set", "loss.mell=3"), "did you mean loss.mel?"),
+        (("--set", "loss=3"), "is a group of"),
+        (("--set", "steps"), "wanted KEY=VALUE"),
+        (("--set", "steps=none"), "steps must be a positive integer"),
+        (("--datasets-weights", "a=-1"), "a weight of 0 or more"),
+        (("--datasets-weights", "a"), "wanted NAME=WEIGHT"),
+        (("--resume",), "no checkpoint in"),
+        (("--manifest", "nope.csv"), "nope.csv"),
+    ],
+)
+def test_wrong_use(run, manifest, tmp_path, arguments, message):
+    done = run("train", "--manifest", manifest, "--out", tmp_path / "run", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("text", ["[1]", "{broken"])
+def test_bad_configuration_file(run, manifest, tmp_path, text):
+    given = tmp_path / "c.json"
+    given.write_text(text)
+    done = run("train", "--manifest", manifest, "--out", tmp_path / "r", "--config", given)
+    assert done.exit_code == 2 and "c.json" in done.stderr
+
+
+def test_a_split_without_clips_is_an_error(run, manifest, tmp_path):
+    done = run("train", "--manifest", manifest, "--out", tmp_path / "r", "--train-split", "x")
+    assert done.exit_code == 1 and "no row with split 'x'" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "pyworld"])
+def test_missing_extras_are_named(run, manifest, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    done = run("train", "--manifest", manifest, "--out", tmp_path / "r")
+    assert done.exit_code == 1
+    assert package in done.stderr and "pip install 'affectcodec[train]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_train_resume_export_encode(run, manifest, tmp_path):
+    out, weights = tmp_path / "run", tmp_path / "weights"
+    common = ("train", "--manifest", manifest, "--out", out, "--threads", 1)
+    done = run(*common, *TINY, "--steps", 2, "--dev-split", "none")
+    assert done.exit_code == 0, done.output
+    again = run(*common)
+    assert again.exit_code == 2 and "--resume" in again.stderr
+    done = run(*common, "--resume", "--steps", 3, "--export", weights)
+    assert done.exit_code == 0, done.output
+    assert "going on from step 2" in done.stderr and "trained 3 steps" in done.stderr
+    stored = json.loads((out / "config.json").read_text())
+    assert stored["batch_size"] == 2 and stored["steps"] == 3
+    clip = manifest.parent / "0.wav"
+    assert run("encode", clip, "--weights", weights).exit_code == 0
