@@ -242,7 +242,9 @@ def test_more_stages_come_closer_to_the_latent() -> None:
     q = BDRFSQ(BDRFSQConfig(blocks=(Block("a", 12, (4,) * 6),), num_stages=6))
     z = latent(4, 50, 12)
     out = q(z, rates=(1, 3))
-    errors = [float((u - z).detach().square().mean()) for u in (out.rates[1], out.rates[3], out.latent)]
+    errors = [
+        float((u - z).detach().square().mean()) for u in (out.rates[1], out.rates[3], out.latent)
+    ]
     assert errors[0] > errors[1] > errors[2]
 
 

@@ -69,9 +69,7 @@ def test_blocks_of_bd_rfsq_are_isolated(bound: str, form: str) -> None:
 
 
 def test_blocks_are_isolated_at_the_default_levels_and_stages() -> None:
-    config = BDRFSQConfig(
-        blocks=(Block("emotion", 24, (2, 2, 2)), Block("acoustic", 48, (4,) * 6))
-    )
+    config = BDRFSQConfig(blocks=(Block("emotion", 24, (2, 2, 2)), Block("acoustic", 48, (4,) * 6)))
     assert isolation_report(BDRFSQ(config), torch.randn(1, config.width, 3)).isolated
 
 

@@ -96,9 +96,7 @@ def test_the_gradient_of_one_rate_alone(rate: int) -> None:
     for quantize in (quantize_naive, quantize_codespace):
         inputs = leaves(z, params)
         out = quantize(inputs[0], BlockParams(*inputs[1:]), levels, "tanh", None, (2, rate))
-        found.append(
-            torch.autograd.grad(out.latents[1], inputs, cotangent, materialize_grads=True)
-        )
+        found.append(torch.autograd.grad(out.latents[1], inputs, cotangent, materialize_grads=True))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
     # Later stages are not part of this rate, so nothing reaches them.
