@@ -124,7 +124,13 @@ class CausalConvNeXtBlock(nn.Module):
 
 
 class CausalConvNeXt(nn.Module):
-    """Input projection and a stack of causal ConvNeXt blocks."""
+    """Input projection and a stack of causal ConvNeXt blocks.
+
+    ``low_precision`` runs the products in bfloat16 (training); what surrounds the stack, spectra,
+    quantizer and source, stays in float32 whatever the setting.
+    """
+
+    low_precision: bool = False
 
     def __init__(
         self,
@@ -147,6 +153,13 @@ class CausalConvNeXt(nn.Module):
     def forward(
         self, x: Tensor, state: StreamState | None = None, condition: Tensor | None = None
     ) -> Tensor:
+        """``[B, T, in_channels] -> [B, T, channels]``."""
+        if not self.low_precision:
+            return self._run(x, state, condition)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self._run(x, state, condition).float()
+
+    def _run(self, x: Tensor, state: StreamState | None, condition: Tensor | None) -> Tensor:
         x = self.norm(self.embed(x))
         for block in self.blocks:
             x = block(x, state, condition)

@@ -53,6 +53,8 @@ class TrainConfig:
         level_range_db: range of the active level that augmentation sets, in dBFS.
         level_augment: share of clips whose level is changed.
         speeds: playback speeds cached of every training clip (speaker variety).
+        precision: of the products inside the networks, ``"bf16"`` or ``"fp32"``; weights, spectra,
+            quantizer and source are float32 either way.
         seed: every random choice is a function of the seed and the step.
         log_every, eval_every, checkpoint_every: in steps.
     """
@@ -77,6 +79,7 @@ class TrainConfig:
     level_augment: float = 0.6
     speeds: tuple[float, ...] = (1.0, 0.9)
     loss: LossWeights = field(default_factory=LossWeights)
+    precision: str = "bf16"
     seed: int = 1
     log_every: int = 20
     eval_every: int = 1000
@@ -87,6 +90,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"TrainConfig: {name} must be a positive integer, got {value!r}")
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(
+                f"TrainConfig: precision must be 'bf16' or 'fp32', got {self.precision!r}"
+            )
         if len(self.stage_choices) != len(self.stage_weights):
             raise ValueError(
                 f"TrainConfig: stage_choices and stage_weights must have equal lengths, got "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from affectcodec.codec import AffectCodec, CodecOutput
+from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
@@ -67,6 +68,9 @@ class Trainer:
         self.emotion_slice = config.codec.quantizer.block_slices()["emotion"]
         self.spectral = SpectralLosses(config.codec.sample_rate)
         self.ema = copy.deepcopy(self.codec).requires_grad_(False).eval()
+        for module in self.codec.modules():
+            if isinstance(module, CausalConvNeXt):
+                module.low_precision = config.precision == "bf16"
         self.modules: dict[str, nn.Module] = {
             "codec": self.codec,
             "emotion_head": self.emotion_head,
