@@ -160,7 +160,7 @@ def consistency(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; exit status 1 if a bar is missed."""
-    from affectcodec.evaluation.manifest import read_manifest
+    from affectcodec.manifest import read_manifest
 
     parser = argparse.ArgumentParser(
         prog="python -m affectcodec.evaluation.consistency", description=(__doc__ or "").strip()

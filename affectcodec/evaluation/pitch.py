@@ -13,7 +13,7 @@ import numpy as np
 
 from affectcodec.evaluation import autocorrelation
 from affectcodec.evaluation.alignment import HOP, SAMPLE_RATE, WINDOW
-from affectcodec.evaluation.world import load_world
+from affectcodec._world import load_world
 
 F0_FLOOR_HZ = 60.0
 F0_CEIL_HZ = 700.0

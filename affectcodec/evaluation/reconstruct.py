@@ -23,7 +23,7 @@ import numpy as np
 from affectcodec.audio import load_audio
 from affectcodec.evaluation.alignment import SAMPLE_RATE, align, shift
 from affectcodec.evaluation.baselines import Codec, make_codecs
-from affectcodec.evaluation.manifest import Clip, evenly
+from affectcodec.manifest import Clip, evenly
 from affectcodec.evaluation.metrics import METRICS_VERSION, measure
 
 MAX_DELAY = 1600  # 100 ms

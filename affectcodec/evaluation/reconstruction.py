@@ -24,7 +24,7 @@ from typing import Any
 
 from affectcodec.audio import AudioError
 from affectcodec.evaluation.baselines import BaselineError, Codec, make_codecs
-from affectcodec.evaluation.manifest import Clip, evenly, read_manifest
+from affectcodec.manifest import Clip, evenly, read_manifest
 from affectcodec.evaluation.metrics import METRICS_VERSION
 from affectcodec.evaluation.reconstruct import (
     CALIBRATION_CLIPS,

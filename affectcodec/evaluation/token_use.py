@@ -200,7 +200,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     from tqdm import tqdm
 
     from affectcodec.codec import AffectCodec
-    from affectcodec.evaluation.manifest import read_manifest
+    from affectcodec.manifest import read_manifest
     from affectcodec.evaluation.reconstruct import load_clip
     from affectcodec.evaluation.reconstruction import shown_command
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from affectcodec.audio import load_audio, resample
 from affectcodec.config import CodecConfig
-from affectcodec.evaluation.world import load_world
+from affectcodec._world import load_world
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "fear", "disgust", "surprise", "calm")
 CACHE_VERSION = 2

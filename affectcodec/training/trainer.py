@@ -99,7 +99,7 @@ class Trainer:
     # -- one step -------------------------------------------------------------------------------
 
     def losses(
-        self, batch: Batch, codec: AffectCodec
+        self, batch: Batch, codec: AffectCodec, step: int | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weighted loss terms and unweighted figures of a batch."""
         weights = self.config.loss
@@ -118,7 +118,7 @@ class Trainer:
         )
         hop = self.config.codec.hop_length
         wav = decoded.wav[:, hop : hop + batch.wav.shape[1]]
-        raw = self.spectral(wav, batch.wav)
+        raw = self.spectral(wav, batch.wav, step)
         raw.update(prosody_losses(codec.decoder.prosody, decoded.prosody, batch))
         raw["emotion"], accuracy = emotion_loss(self.emotion_head(emotion), batch.emotion)
         terms = {name: getattr(weights, name) * value for name, value in raw.items()}
@@ -145,7 +145,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.source.batch(self.step)
-        terms, figures = self.losses(batch, self.codec)
+        terms, figures = self.losses(batch, self.codec, self.step)
         total = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(total)):
             bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]

@@ -14,7 +14,7 @@ import pytest
 from affectcodec.audio import save_audio
 from affectcodec.evaluation.alignment import shift
 from affectcodec.evaluation.baselines import Coded, PassThrough
-from affectcodec.evaluation.manifest import Clip, read_manifest
+from affectcodec.manifest import Clip, read_manifest
 from affectcodec.evaluation.metrics import METRICS
 from affectcodec.evaluation.reconstruct import Row, RowStore, calibrate, run
 from affectcodec.evaluation.reconstruction import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from affectcodec.evaluation.manifest import read_manifest
+from affectcodec.manifest import read_manifest
 
 
 @pytest.fixture
