@@ -23,8 +23,8 @@ import numpy as np
 from affectcodec.audio import load_audio
 from affectcodec.evaluation.alignment import SAMPLE_RATE, align, shift
 from affectcodec.evaluation.baselines import Codec, make_codecs
-from affectcodec.manifest import Clip, evenly
 from affectcodec.evaluation.metrics import METRICS_VERSION, measure
+from affectcodec.manifest import Clip, evenly
 
 MAX_DELAY = 1600  # 100 ms
 CALIBRATION_CLIPS = 16

@@ -24,7 +24,6 @@ from typing import Any
 
 from affectcodec.audio import AudioError
 from affectcodec.evaluation.baselines import BaselineError, Codec, make_codecs
-from affectcodec.manifest import Clip, evenly, read_manifest
 from affectcodec.evaluation.metrics import METRICS_VERSION
 from affectcodec.evaluation.reconstruct import (
     CALIBRATION_CLIPS,
@@ -34,6 +33,7 @@ from affectcodec.evaluation.reconstruct import (
     run,
 )
 from affectcodec.evaluation.report import markdown, summarise
+from affectcodec.manifest import Clip, evenly, read_manifest
 
 DEFAULT_CODECS = (
     "affectcodec:0.75,affectcodec:1.5,affectcodec:3,affectcodec:6,"

@@ -200,9 +200,9 @@ def evaluate(arguments: argparse.Namespace) -> str:
     from tqdm import tqdm
 
     from affectcodec.codec import AffectCodec
-    from affectcodec.manifest import read_manifest
     from affectcodec.evaluation.reconstruct import load_clip
     from affectcodec.evaluation.reconstruction import shown_command
+    from affectcodec.manifest import read_manifest
 
     torch.set_num_threads(1)
     datasets = [name for name in arguments.datasets.split(",") if name]

@@ -26,9 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from affectcodec._world import load_world
 from affectcodec.audio import load_audio, resample
 from affectcodec.config import CodecConfig
-from affectcodec._world import load_world
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "fear", "disgust", "surprise", "calm")
 CACHE_VERSION = 2

@@ -83,7 +83,7 @@ class SpectralLosses(nn.Module):
         With a ``step``, the 512-point resolution and one of the others by turns: all four take
         40 % of a training step on a CPU, and over three steps the gradient sees them all.
         """
-        chosen = self.resolutions
+        chosen: tuple[tuple[int, int, int], ...] = self.resolutions
         if step is not None:
             others = [r for r in self.resolutions if r[0] != 512]
             chosen = (self.resolutions[1], others[step % len(others)])
