@@ -174,7 +174,8 @@ class AffectCodec(nn.Module):
             wav: float ``[N]`` or ``[B, 1, N]``, samples in [-1, 1] (numpy or torch).
             sample_rate: in Hz; anything but the codec's own rate is resampled.
             lengths: int ``[B]``, valid samples of each clip at ``sample_rate``; the rest is
-                padding. A clip gives the same tokens alone and padded in a batch.
+                padding. A clip gives the same tokens alone and padded in a batch, but for digits
+                within float rounding of a threshold (about one in 10,000).
             stages: None, an int, or a mapping block -> int.
             kbps: bit rate instead of ``stages``; the largest stage count that does not exceed it.
 
