@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -36,16 +38,31 @@ def describe(error: BaseException, name: str = "") -> str:
     return text if not name or text.startswith(name) else f"{name}: {text}"
 
 
+@contextmanager
+def one_line_errors(context: click.Context) -> Iterator[None]:
+    """Turn whatever is raised inside into ``Error: ...`` and an exit code."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        context.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        raise click.ClickException(describe(error)) from error
+
+
 class OneLineErrors(click.Group):
-    """A group whose commands end in ``Error: ...`` instead of a traceback."""
+    """A group whose commands end in one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with one_line_errors(ctx):
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
-        except Exception as error:
-            raise click.ClickException(describe(error)) from error
+
+
+class OneLineErrorsCommand(click.Command):
+    """The same for a command that stands alone."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line_errors(ctx):
+            return super().invoke(ctx)
