@@ -18,7 +18,8 @@ class LossWeights:
 
     ``mel`` and ``spectral`` compare spectra at several resolutions. ``envelope`` is one minus the
     correlation of third-octave band envelopes. ``loudness`` compares specific loudness in Bark
-    bands and punishes added sound more than missing sound. ``f0``, ``voicing`` and ``energy``
+    bands and punishes added sound more than missing sound;
+    ``level`` keeps the level of the clip. ``f0``, ``voicing`` and ``energy``
     supervise the prosody decoded from the quantized emotion block, ``emotion`` its class head.
     """
 
@@ -26,7 +27,8 @@ class LossWeights:
     spectral: float = 0.5
     envelope: float = 1.0
     loudness: float = 0.5
-    f0: float = 0.6
+    level: float = 0.3
+    f0: float = 0.8
     voicing: float = 0.3
     energy: float = 0.15
     emotion: float = 0.05

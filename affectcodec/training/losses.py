@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.nn.prosody import Prosody, ProsodyHead
-from affectcodec.training.batches import Batch
+from affectcodec.training.batches import Batch, frame_log_energy
 from affectcodec.training.cache import EMOTIONS
 
 _LOG_FLOOR = 2e-5
@@ -165,6 +165,18 @@ def prosody_losses(head: ProsodyHead, prosody: Prosody, batch: Batch) -> dict[st
     want = batch.log_energy.clamp(min=-9.2)
     energy = F.l1_loss(prosody.log_energy.clamp(min=-9.2), want)
     return {"f0": f0, "voicing": voicing, "energy": energy}
+
+
+def level_loss(prediction: Tensor, batch: Batch, hop: int) -> Tensor:
+    """Mean difference of log energy over active frames, absolute by clip.
+
+    Losses that punish added sound more than missing sound pull the level down; this one, blind to
+    everything but the level of the clip as a whole, keeps it.
+    """
+    want = batch.log_energy
+    active = (want > want.amax(1, keepdim=True) - math.log(100)).float()
+    difference = (frame_log_energy(prediction, hop) - want) * active
+    return (difference.sum(1) / active.sum(1)).abs().mean()
 
 
 class EmotionHead(nn.Module):

@@ -25,6 +25,7 @@ from affectcodec.training.losses import (
     EmotionHead,
     SpectralLosses,
     emotion_loss,
+    level_loss,
     prosody_losses,
 )
 from affectcodec.training.run_state import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -119,6 +120,7 @@ class Trainer:
         hop = self.config.codec.hop_length
         wav = decoded.wav[:, hop : hop + batch.wav.shape[1]]
         raw = self.spectral(wav, batch.wav, step)
+        raw["level"] = level_loss(wav, batch, hop)
         raw.update(prosody_losses(codec.decoder.prosody, decoded.prosody, batch))
         raw["emotion"], accuracy = emotion_loss(self.emotion_head(emotion), batch.emotion)
         terms = {name: getattr(weights, name) * value for name, value in raw.items()}
