@@ -99,7 +99,9 @@ class SpectralLosses(nn.Module):
             got_mel = torch.matmul(got, getattr(self, f"mel{n_fft}"))
             mel = mel + F.l1_loss(torch.log(got_mel + _LOG_FLOOR), torch.log(want_mel + _LOG_FLOOR))
             scale = want.square().sum((1, 2)).clamp(min=1e-4).sqrt()
-            spectral = spectral + ((got - want).square().sum((1, 2)).sqrt() / scale).mean()
+            # The small constant keeps the root's gradient finite where both are equal.
+            error = (got - want).square().sum((1, 2)) + 1e-12
+            spectral = spectral + (error.sqrt() / scale).mean()
             if n_fft == 512:
                 envelope = self._envelope(got, want)
                 loudness = self._loudness(got, want)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of a run: schedule, checks, dictionaries."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from affectcodec.training.config import LossWeights, TrainConfig
+from tests.training.sounds import tiny_run
+
+
+def test_learning_rate_schedule() -> None:
+    config = TrainConfig(steps=1000, learning_rate=2.0, warmup_steps=10, decay_steps=100)
+    rates = [config.learning_rate_at(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[500] == rates[900] == pytest.approx(2.0)
+    assert rates[950] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.04)  # never under 2 %
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[900:] == sorted(rates[900:], reverse=True)
+
+
+def test_round_trip_through_json() -> None:
+    config = tiny_run(dataset_weights={"a": 2.0}, loss=LossWeights(mel=0.3), speeds=(1.0,), seed=9)
+    again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.codec.hash == config.codec.hash
+
+
+def test_unknown_keys_are_named() -> None:
+    data = tiny_run().to_dict()
+    with pytest.raises(ValueError, match="unknown keys \\['momentum'\\]"):
+        TrainConfig.from_dict({**data, "momentum": 0.9})
+    data["codec"]["dropout"] = 1
+    with pytest.raises(ValueError, match="dropout"):
+        TrainConfig.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "steps must be a positive integer, got 0"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"stage_choices": (1, 5), "stage_weights": (1.0, 1.0)}, "1..4, got 5"),
+        ({"stage_choices": (1, 2)}, "equal lengths, got 2 and 3"),
+        ({"precision": "fp8"}, "'fp8'"),
+    ],
+)
+def test_bad_runs_are_named(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        tiny_run(**changes)
