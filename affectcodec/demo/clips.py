@@ -53,7 +53,7 @@ def shipped_clips(sample_rate: int) -> list[DemoClip]:
     return [
         DemoClip(
             name=Path(row["path"]).stem,
-            title=f"{voices.get(row['gender'], 'Voice')}, {row['source']} {row['speaker']}",
+            title=f"{voices[row['gender']]}, {row['source']}, speaker {row['speaker']}",
             text=row["transcript"],
             credit=f"{row['attribution']} ({row['licence']}), {row['source_id']}",
             wave=load_audio(folder / row["path"], sample_rate=sample_rate)[0],

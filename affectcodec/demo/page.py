@@ -88,7 +88,7 @@ def _summary(means: Sequence[Row], each: Sequence[Row], *, single: bool) -> str:
         + _table(rows, titled=False)
         + '<p class="soft">On disk: bytes of the file, header and checksums included, as a rate; '
         "the shorter a clip, the more the header weighs. Real-time factor: seconds of work a "
-        f"second of audio, files included, on one thread ({escape(machine)}); 0.05 is twenty "
+        f"second of audio, files included, on one thread ({escape(machine)}); 0.01 is a hundred "
         "times faster than real time. PESQ-WB reaches from 1.02 to 4.64, STOI and the "
         "correlation of F0 up to 1. A few clips are an illustration, not an evaluation.</p>\n"
         + details

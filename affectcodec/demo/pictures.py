@@ -132,6 +132,6 @@ def contour_range(contours: Sequence[np.ndarray]) -> tuple[float, float]:
     voiced = np.concatenate([f0[f0 > 0] for f0 in contours])
     if not len(voiced):
         return 50.0, 400.0
-    low, high = np.percentile(voiced, [1, 99])
-    bottom = max(50.0, 25 * np.floor(low * 0.9 / 25))
-    return float(bottom), float(max(bottom + 50, 25 * np.ceil(high * 1.1 / 25)))
+    low, high = np.percentile(voiced, [0.5, 99.5])
+    bottom = max(50.0, 25 * np.floor(low / 1.15 / 25))
+    return float(bottom), float(max(bottom + 50, 25 * np.ceil(high * 1.15 / 25)))

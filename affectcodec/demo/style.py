@@ -55,7 +55,7 @@ blockquote { margin: .3rem 0 1rem; font-size: 1.05rem; font-style: italic; max-w
   text-shadow: 0 0 3px #000, 0 0 3px #000; pointer-events: none; }
 figure { margin: 1.2rem 0 0; }
 figcaption { margin-top: .5rem; max-width: 60rem; }
-.tracks { display: grid; grid-template-columns: 5.2rem minmax(0, 1fr) 5.6rem; gap: .4rem .6rem;
+.tracks { display: grid; grid-template-columns: 5.2rem minmax(0, 1fr) 5.6rem; gap: .75rem .6rem;
   font-size: .8rem; }
 .tracks .name { text-align: right; color: var(--soft); align-self: center; line-height: 1.25; }
 .tracks .box { position: relative; border-radius: 5px; overflow: hidden; }
