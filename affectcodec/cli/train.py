@@ -291,9 +291,12 @@ def _clips(manifests: Sequence[Path], split: str, *, required: bool) -> list[Cli
 
 def _need(package: str, purpose: str) -> None:
     import importlib
+    import warnings
 
     try:
-        importlib.import_module(package)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pyworld complains about its own imports
+            importlib.import_module(package)
     except ImportError as error:
         raise click.ClickException(
             f"training needs {package} ({purpose}), which does not import ({error}): "
