@@ -12,7 +12,7 @@ from affectcodec.config import CodecConfig
 from affectcodec.nn.causal import CausalConvNeXt, LeakyAttentionPool, StreamState
 from affectcodec.nn.prosody import Prosody, ProsodyHead
 from affectcodec.nn.source import HarmonicNoiseSource
-from affectcodec.nn.spectral import OverlapAddSynthesis, ShortTimeAnalysis
+from affectcodec.nn.spectral import BufferAnalysis, OverlapAddSynthesis
 
 _PROSODY_WIDTH = 96
 _CONDITION_WIDTH = 64
@@ -74,16 +74,11 @@ class StreamDecoder(nn.Module):
             _CONDITION_WIDTH,
         )
         self.source = HarmonicNoiseSource(config.sample_rate, config.hop_length)
-        self.harmonic_analysis = ShortTimeAnalysis(
-            config.hop_length, net.analysis_window, net.analysis_hop
-        )
-        self.noise_analysis = ShortTimeAnalysis(
-            config.hop_length, net.analysis_window, net.analysis_hop
-        )
+        self.analysis = BufferAnalysis(config.hop_length, net.analysis_window, net.analysis_hop)
         self.synthesis = OverlapAddSynthesis(
             config.hop_length, net.analysis_window, net.analysis_hop
         )
-        self.bins, self.per_frame = self.synthesis.window // 2 + 1, self.harmonic_analysis.per_frame
+        self.bins, self.per_frame = self.synthesis.window // 2 + 1, self.analysis.per_frame
         self.head = nn.Linear(net.decoder_width, self.per_frame * 4 * self.bins)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -129,8 +124,8 @@ class StreamDecoder(nn.Module):
         harmonic, noise = self.source(f0, voicing, state, noise_start)
         spectrum = self._filter(
             self.head(hidden),
-            self.harmonic_analysis(harmonic, state),
-            self.noise_analysis(noise, state),
+            self.analysis(harmonic),
+            self.analysis(noise),
             prosody.log_energy,
         )
         return DecoderOutput(self.synthesis(spectrum, state), prosody)

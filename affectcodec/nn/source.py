@@ -36,9 +36,12 @@ def _hash_noise(length: int) -> Tensor:
 
 
 class HarmonicNoiseSource(Stateful):
-    """Excitation from frame-rate F0 and voicing.
+    """Excitation from frame-rate F0 and voicing, one buffer of two hops a frame.
 
-    F0 of frame ``t`` is reached at the end of the frame's hop; between frames it moves linearly.
+    F0 of frame ``t`` holds at the frame's centre, ``t * hop_length``. The first hop of its buffer,
+    ``[(t - 1) * hop_length, t * hop_length)``, moves linearly from the F0 before to this one; the
+    second one, of which the next frame has the last word, holds it. So the decoder hears the
+    contour without lag, though it has to fill windows that reach beyond the centre.
     """
 
     ramp: Tensor
@@ -59,7 +62,7 @@ class HarmonicNoiseSource(Stateful):
         state: StreamState | None = None,
         noise_start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Excitation of the hops ``[t * hop_length, (t + 1) * hop_length)``.
+        """Buffers over ``[(t - 1) * hop_length, (t + 1) * hop_length)`` of every frame ``t``.
 
         Args:
             f0: ``[B, T]`` in Hz, positive everywhere.
@@ -67,14 +70,12 @@ class HarmonicNoiseSource(Stateful):
             noise_start: int64 ``[B]``, position in the noise table; training varies it.
 
         Returns:
-            harmonic and noise parts, each ``[B, T * hop_length]``, about unit power when active.
+            harmonic and noise parts, each ``[B, T, 2 * hop_length]``, about unit power when active.
         """
-        batch = f0.shape[0]
+        batch, hop = f0.shape[0], self.hop_length
         self.require_key(state)
         key = self.state_key
-        carried = state is not None and f"{key}.phase" in state
-        if carried:
-            assert state is not None
+        if state is not None and f"{key}.phase" in state:
             phase0, previous, position = (
                 state[f"{key}.{part}"] for part in ("phase", "previous", "position")
             )
@@ -86,24 +87,33 @@ class HarmonicNoiseSource(Stateful):
             previous = torch.stack([f0[:, 0], voicing[:, 0]], -1)
         f0_from = torch.cat([previous[:, :1], f0[:, :-1]], 1)[..., None]
         v_from = torch.cat([previous[:, 1:], voicing[:, :-1]], 1)[..., None]
-        hz = (f0_from + (f0[..., None] - f0_from) * self.ramp).reshape(batch, -1)
-        amplitude = (v_from + (voicing[..., None] - v_from) * self.ramp).reshape(batch, -1)
+        f0_to, v_to = f0[..., None], voicing[..., None]
 
-        step = torch.round(hz.double() * (_CYCLE / self.sample_rate)).long()
-        phase = (phase0 + torch.cumsum(step, 1)) & (_CYCLE - 1)
-        # One harmonic count a frame: a count that changes inside a frame would click.
-        top = torch.maximum(f0_from, f0[..., None])
-        count = (self.top_hz / top).floor().clamp(min=1).long()
-        count = count.expand(-1, -1, self.hop_length).reshape(batch, -1)
-        harmonic = self._pulse_train(phase, count) * amplitude
+        hz = f0_from + (f0_to - f0_from) * self.ramp
+        moving = torch.cumsum(self._step(hz), 2)  # [B, T, hop], from the start of the buffer
+        ends = torch.cumsum(moving[..., -1], 1)  # phase at each frame's centre, less phase0
+        starts = (phase0 + ends - moving[..., -1])[..., None]
+        count = torch.arange(1, hop + 1, device=f0.device)
+        held = moving[..., -1:] + self._step(f0_to) * count
+        phase = (starts + torch.cat([moving, held], 2)) & (_CYCLE - 1)
+        amplitude = torch.cat([v_from + (v_to - v_from) * self.ramp, v_to.expand(-1, -1, hop)], 2)
+        # One harmonic count a buffer: a count that changes inside it would click.
+        top = torch.maximum(f0_from, f0_to)
+        harmonics = (self.top_hz / top).floor().clamp(min=1).long()
+        harmonic = self._pulse_train(phase, harmonics) * amplitude
 
-        index = (position + torch.arange(hz.shape[1], device=f0.device)) % _NOISE_LENGTH
-        noise = self.noise_table[index]
+        frame = torch.arange(f0.shape[1], device=f0.device)[:, None] * hop
+        offset = frame + torch.arange(2 * hop, device=f0.device)
+        noise = self.noise_table[(position[..., None] + offset) % _NOISE_LENGTH]
         if state is not None:
-            state[f"{key}.phase"] = phase[:, -1:].clone()
+            state[f"{key}.phase"] = (phase0 + ends[:, -1:]) & (_CYCLE - 1)
             state[f"{key}.previous"] = torch.stack([f0[:, -1], voicing[:, -1]], -1)
-            state[f"{key}.position"] = (position + hz.shape[1]) % _NOISE_LENGTH
+            state[f"{key}.position"] = (position + f0.shape[1] * hop) % _NOISE_LENGTH
         return harmonic, noise
+
+    def _step(self, hz: Tensor) -> Tensor:
+        """Phase step a sample in fixed point, int64."""
+        return torch.round(hz.double() * (_CYCLE / self.sample_rate)).long()
 
     @staticmethod
     def _pulse_train(phase: Tensor, count: Tensor) -> Tensor:

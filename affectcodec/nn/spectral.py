@@ -66,6 +66,25 @@ class ShortTimeAnalysis(nn.Module):
         return torch.matmul(frames, self.basis)
 
 
+class BufferAnalysis(nn.Module):
+    """Spectra of the windows of each frame, from one buffer of two hops a frame.
+
+    What :class:`ShortTimeAnalysis` does where neighbouring frames do not share samples.
+    """
+
+    basis: Tensor
+
+    def __init__(self, hop_length: int, window: int, hop: int) -> None:
+        super().__init__()
+        self.window, self.hop, self.per_frame = window, hop, hop_length // hop
+        self.register_buffer("basis", dft_basis(window), persistent=False)
+
+    def forward(self, buffers: Tensor) -> Tensor:
+        """``[B, T, 2 * hop_length] -> [B, T * per_frame, 2 * bins]``."""
+        frames = buffers.unfold(2, self.window, self.hop)[:, :, : self.per_frame]
+        return torch.matmul(frames, self.basis).flatten(1, 2)
+
+
 class OverlapAddSynthesis(nn.Module):
     """Inverse of :class:`ShortTimeAnalysis` by a transposed convolution, one hop of delay."""
 

@@ -31,7 +31,7 @@ from affectcodec.audio import load_audio, resample
 from affectcodec.config import CodecConfig
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "fear", "disgust", "surprise", "calm")
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _F0_PERIOD_MS = 5.0
 
 
@@ -91,8 +91,7 @@ def read_manifest(path: str | Path, split: str) -> list[Clip]:
 def prosody_targets(wav: np.ndarray, config: CodecConfig) -> np.ndarray:
     """Frame targets ``[T, 3]`` float32: log F0 (gaps interpolated), voicing 0/1, active 0/1.
 
-    F0 is DIO refined by StoneMask (Morise, WORLD). Frame ``t`` takes the value 15 ms after the
-    frame's centre at 20 ms hop: the source reaches a frame's F0 at the end of its hop.
+    F0 is DIO refined by StoneMask (Morise, WORLD), taken at the centre of each frame.
     """
     net, rate = config.network, config.sample_rate
     frames = config.num_frames(len(wav))
@@ -102,7 +101,7 @@ def prosody_targets(wav: np.ndarray, config: CodecConfig) -> np.ndarray:
     )
     f0 = pyworld.stonemask(x, f0, times, rate)
     per_hop = config.hop_length / rate * 1000 / _F0_PERIOD_MS
-    index = np.minimum(((np.arange(frames) + 0.75) * per_hop).astype(int), len(f0) - 1)
+    index = np.minimum((np.arange(frames) * per_hop).astype(int), len(f0) - 1)
     f0 = np.where((f0 >= net.f0_min) & (f0 <= net.f0_max), f0, 0.0)
     voiced_at = np.flatnonzero(f0)
     log_f0 = np.full(len(f0), math.log(150.0))

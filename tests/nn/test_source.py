@@ -25,9 +25,15 @@ def constant(hz: float, frames: int = 50, voicing: float = 1.0) -> tuple[Tensor,
     return torch.full((1, frames), hz), torch.full((1, frames), voicing)
 
 
+def waves(module: HarmonicNoiseSource, *args: object) -> tuple[Tensor, Tensor]:
+    """Settled first hops of all buffers in a row, ``[B, T * HOP]``."""
+    harmonic, noise = module(*args)
+    return harmonic[..., :HOP].flatten(1), noise[..., :HOP].flatten(1)
+
+
 @pytest.mark.parametrize("hz", [60, 125, 333, 700])
 def test_spectrum_is_equal_harmonics_below_the_limit(hz: int) -> None:
-    harmonic, _ = source()(*constant(hz))  # one second: a bin is one hertz
+    harmonic, _ = waves(source(), *constant(hz))  # one second: a bin is one hertz
     level = torch.fft.rfft(harmonic[0].double()).abs() / (RATE / 2)
     count = 7600 // hz
     partials = torch.arange(1, count + 1) * hz
@@ -64,10 +70,9 @@ def test_phase_advances_by_the_integral_of_f0() -> None:
     assert min(error, 1 - error) < 1e-3
 
 
-def test_f0_is_reached_at_the_end_of_its_frame() -> None:
-    harmonic, _ = source(top_hz=130)(
-        torch.tensor([[100.0, 120.0, 120.0]]), torch.ones(1, 3)
-    )  # a single cosine
+def test_f0_is_reached_at_the_centre_of_its_frame() -> None:
+    f0 = torch.tensor([[100.0, 120.0, 120.0]])
+    harmonic, _ = waves(source(top_hz=130), f0, torch.ones(1, 3))  # a single cosine
     phase = torch.acos((harmonic[0].double() / math.sqrt(2)).clamp(-1, 1))
     rate = phase.diff().abs() * RATE / (2 * math.pi)
     steady = rate[(phase[1:] > 0.5) & (phase[1:] < 2.6) & (phase[:-1] > 0.5) & (phase[:-1] < 2.6)]
@@ -101,14 +106,14 @@ def test_the_phase_of_a_long_stream_is_exact() -> None:
 def test_voicing_scales_the_harmonics_alone() -> None:
     f0, voicing = constant(150.0, 6)
     module = source()
-    full, noise = module(f0, voicing)
-    silent, same_noise = module(f0, 0 * voicing)
+    full, noise = waves(module, f0, voicing)
+    silent, same_noise = waves(module, f0, 0 * voicing)
     assert not silent.any()
     assert torch.equal(noise, same_noise)
-    half, _ = module(f0, 0.5 * voicing)
+    half, _ = waves(module, f0, 0.5 * voicing)
     torch.testing.assert_close(half, 0.5 * full, rtol=0, atol=1e-6)
     voicing[:, 3:] = 0
-    fading, _ = module(f0, voicing)
+    fading, _ = waves(module, f0, voicing)
     assert torch.equal(fading[:, : 3 * HOP], full[:, : 3 * HOP])
     ramp = 1 - torch.arange(1, HOP + 1) / HOP
     torch.testing.assert_close(
@@ -127,7 +132,7 @@ def splitmix64(index: int) -> float:
 
 
 def test_noise_is_white_of_unit_power_and_always_the_same() -> None:
-    _, noise = source()(*constant(100.0, 204))  # 65280 samples
+    _, noise = waves(source(), *constant(100.0, 204))  # 65280 samples
     x = noise[0].double()
     assert float(x.mean()) == pytest.approx(0, abs=0.02)
     assert float(x.square().mean()) == pytest.approx(1, abs=0.02)
@@ -142,9 +147,9 @@ def test_noise_is_white_of_unit_power_and_always_the_same() -> None:
 def test_noise_start_shifts_the_noise() -> None:
     f0, voicing = constant(100.0, 8)
     module = source()
-    _, noise = module(f0.repeat(2, 1), voicing.repeat(2, 1), None, torch.tensor([0, HOP]))
+    _, noise = waves(module, f0.repeat(2, 1), voicing.repeat(2, 1), None, torch.tensor([0, HOP]))
     assert torch.equal(noise[1, :-HOP], noise[0, HOP:])
-    _, wrapped = module(f0, voicing, None, torch.tensor([65536 - 5]))
+    _, wrapped = waves(module, f0, voicing, None, torch.tensor([65536 - 5]))
     assert torch.equal(wrapped[0, 5:], noise[0, :-5])
 
 
@@ -154,3 +159,13 @@ def test_clips_of_a_batch_do_not_share_phase() -> None:
     for i in range(2):
         alone, _ = source()(f0[i : i + 1], torch.ones(1, 5))
         assert torch.equal(both[i], alone[0])
+
+
+def test_second_hop_holds_f0_and_continues_the_phase() -> None:
+    f0 = torch.tensor([[100.0, 200.0, 200.0, 200.0]])
+    harmonic, noise = source()(f0, torch.ones(1, 4))
+    # Where F0 stays, the held hop is what the next frame settles on; noise always is.
+    torch.testing.assert_close(harmonic[:, 1:-1, HOP:], harmonic[:, 2:, :HOP], rtol=0, atol=1e-5)
+    assert torch.equal(noise[:, :-1, HOP:], noise[:, 1:, :HOP])
+    # Where F0 moves on, it is not.
+    assert float((harmonic[:, 0, HOP:] - harmonic[:, 1, :HOP]).abs().max()) > 0.5
