@@ -13,159 +13,69 @@ tell, so they are upper bounds of the information sent.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 
-from affectcodec.config import BDRFSQConfig, Block
-
-IDLE_SHARE = 0.5
+from affectcodec.nn.diagnostics import UsageReport, usage_report
+from affectcodec.tokens import Tokens
 
 
-@dataclass(frozen=True)
-class StageUse:
-    """Use of one stage of one block.
-
-    Attributes:
-        digit_shares: for each code dim, entropy over its maximum (0..1).
-        code_bits: entropy of the whole code in bits; at most `max_bits`.
-        codes_used: codes that occurred, of `codebook_size`.
-    """
-
-    block: str
-    stage: int
-    digit_shares: tuple[float, ...]
-    code_bits: float
-    max_bits: float
-    codes_used: int
-    codebook_size: int
-    frames: int
-
-    @property
-    def code_share(self) -> float:
-        return self.code_bits / self.max_bits
-
-    @property
-    def idle_dims(self) -> tuple[int, ...]:
-        """Code dims whose share is under 0.5."""
-        return tuple(i for i, share in enumerate(self.digit_shares) if share < IDLE_SHARE)
-
-
-def entropy_bits(counts: np.ndarray) -> float:
-    """Entropy of a histogram `[levels]` in bits (0 for an empty one)."""
-    counts = counts[counts > 0].astype(np.float64)
-    if not counts.size:
-        return 0.0
-    shares = counts / counts.sum()
-    return max(0.0, float(-(shares * np.log2(shares)).sum()))
-
-
-def digits_of(codes: np.ndarray, levels: Sequence[int]) -> np.ndarray:
-    """Codes `[...]` of a block -> digits `[len(levels), ...]`, the first dim in the low place."""
-    digits, rest = [], codes
-    for level in levels:
-        digits.append(rest % level)
-        rest = rest // level
-    return np.stack(digits)
-
-
-def stage_use(codes: np.ndarray, block: Block, stage: int) -> StageUse:
-    """Use of one stage from its codes `[frames]`, whole numbers in 0..codebook_size-1.
+def join(parts: Iterable[Tokens]) -> Tokens:
+    """All clips one after the other as a single one, padding left out.
 
     Raises:
-        ValueError: no frame, or a code outside the codebook.
+        ValueError: without any clip.
     """
-    codes = np.asarray(codes).reshape(-1).astype(np.int64)
-    if not codes.size:
-        raise ValueError(f"token use: block {block.name!r} stage {stage} has no frame")
-    if codes.min() < 0 or codes.max() >= block.codebook_size:
-        raise ValueError(
-            f"token use: block {block.name!r} has codes {codes.min()}..{codes.max()}, wanted "
-            f"0..{block.codebook_size - 1}"
-        )
-    digits = digits_of(codes, block.levels)
-    shares = tuple(
-        entropy_bits(np.bincount(row, minlength=level)) / math.log2(level)
-        for row, level in zip(digits, block.levels, strict=True)
-    )
-    _, counts = np.unique(codes, return_counts=True)
-    return StageUse(
-        block=block.name,
-        stage=stage,
-        digit_shares=shares,
-        code_bits=entropy_bits(counts),
-        max_bits=block.bits,
-        codes_used=len(counts),
-        codebook_size=block.codebook_size,
-        frames=len(codes),
+    clips = [tokens.select(i) for tokens in parts for i in range(len(tokens))]
+    if not clips:
+        raise ValueError("token use: got no clip, wanted at least one")
+    return dataclasses.replace(
+        clips[0],
+        codes=torch.cat([clip.codes for clip in clips], 2),
+        lengths=torch.stack([clip.lengths for clip in clips]).sum(0),
+        num_samples=torch.stack([clip.num_samples for clip in clips]).sum(0),
     )
 
 
-def token_use(codes: Mapping[str, np.ndarray], config: BDRFSQConfig) -> list[StageUse]:
-    """Use of every block and stage.
-
-    Args:
-        codes: block name -> codes `[stages, frames]` of all clips one after the other, padding
-            removed. A block may be missing.
-    """
-    unknown = set(codes) - {block.name for block in config.blocks}
-    if unknown:
-        raise ValueError(f"token use: no block {sorted(unknown)} in the configuration")
-    return [
-        stage_use(row, block, stage)
-        for block in config.blocks
-        if block.name in codes
-        for stage, row in enumerate(np.asarray(codes[block.name]))
-    ]
-
-
-def collect_codes(batches: Iterable[Any]) -> dict[str, np.ndarray]:
-    """`Tokens` objects -> block name -> `[stages, frames]` without padding."""
-    found: dict[str, list[np.ndarray]] = {}
-    for tokens in batches:
-        lengths = [int(n) for n in tokens.lengths]
-        for name in tokens.stages:
-            codes = tokens.block_codes(name).cpu().numpy()
-            found.setdefault(name, []).extend(
-                clip[:, :n] for clip, n in zip(codes, lengths, strict=True)
-            )
-    return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
-
-
-def markdown(uses: Sequence[StageUse], *, command: str, clips: int) -> str:
+def markdown(report: UsageReport, *, command: str, clips: int) -> str:
     """A table with one line a stage, and the idle dims by name."""
-    frames = uses[0].frames if uses else 0
     lines = [
         "# Token use",
         f"```\n{command}\n```",
-        f"{clips} clips, {frames} frames. Digit shares: entropy over its maximum, dim 0 first.",
+        f"{clips} clips, {report.codes[0].frames} frames. Digit shares: entropy over its maximum, "
+        "dim 0 first.",
     ]
     table = [
         "| block | stage | digit shares | code bits of | share | codes used |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for use in uses:
-        digits = " ".join(f"{share:.2f}" for share in use.digit_shares)
+    for use in report.codes:
+        own = [d for d in report.digits if (d.block, d.stage) == (use.block, use.stage)]
+        digits = " ".join(f"{digit.share:.2f}" for digit in own)
         table.append(
-            f"| {use.block} | {use.stage + 1} | {digits} | {use.code_bits:.2f} of "
-            f"{use.max_bits:.2f} | {use.code_share:.2f} | {use.codes_used} of {use.codebook_size} |"
+            f"| {use.block} | {use.stage} | {digits} | {use.bits:.2f} of {use.max_bits:.2f} | "
+            f"{use.bits / use.max_bits:.2f} | {use.used} of {use.codebook_size} |"
         )
     lines.append("\n".join(table))
-    for name in dict.fromkeys(use.block for use in uses):
-        own = [use for use in uses if use.block == name]
-        bits, most = sum(u.code_bits for u in own), sum(u.max_bits for u in own)
+    for name in dict.fromkeys(use.block for use in report.codes):
+        stages = [use for use in report.codes if use.block == name]
+        bits, most = sum(use.bits for use in stages), sum(use.max_bits for use in stages)
+        shares = [digit.share for digit in report.digits if digit.block == name]
         lines.append(
             f"Block {name}: {bits:.1f} of {most:.1f} bits a frame ({bits / most:.0%}), "
-            f"mean digit share {np.mean([s for u in own for s in u.digit_shares]):.2f}."
+            f"mean digit share {sum(shares) / len(shares):.2f}."
         )
-    idle = [f"{u.block} stage {u.stage + 1} dim {dim}" for u in uses for dim in u.idle_dims]
-    lines.append(f"Digits under {IDLE_SHARE:g}: " + (", ".join(idle) if idle else "none") + ".")
+    idle = [
+        f"{digit.block} stage {digit.stage} dim {digit.dim}"
+        for digit in report.digits
+        if digit.share < report.threshold
+    ]
+    lines.append(f"Digits under {report.threshold:g}: " + (", ".join(idle) or "none") + ".")
     return "\n\n".join(lines) + "\n"
 
 
@@ -196,7 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> str:
     """Encodes the clips at full rate and reports; the Markdown page."""
-    import torch
     from tqdm import tqdm
 
     from affectcodec.codec import AffectCodec
@@ -211,16 +120,16 @@ def evaluate(arguments: argparse.Namespace) -> str:
     )
     codec = AffectCodec.from_pretrained(arguments.weights)
     bar = tqdm(clips, unit="clip", disable=arguments.quiet)
-    codes = collect_codes(codec.encode(torch.from_numpy(load_clip(clip))) for clip in bar)
-    uses = token_use(codes, codec.config.quantizer)
+    tokens = join(codec.encode(torch.from_numpy(load_clip(clip))) for clip in bar)
+    report = usage_report(tokens, codec.config.quantizer)
     command = shown_command(
         "affectcodec.evaluation.token_use", arguments, ("manifest", "weights", "out")
     )
-    page = markdown(uses, command=command, clips=len(clips))
+    page = markdown(report, command=command, clips=len(clips))
     if arguments.out:
         out = Path(arguments.out)
         out.mkdir(parents=True, exist_ok=True)
-        data = {"command": command, "clips": len(clips), "stages": [asdict(use) for use in uses]}
+        data = {"command": command, "clips": len(clips), **report.to_dict()}
         (out / "token_use.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         (out / "token_use.md").write_text(page, encoding="utf-8")
     return page

@@ -1,86 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entropies whose values are known."""
+"""The report of token use: clips joined without their padding, the page, and the command."""
 
 from __future__ import annotations
 
-import numpy as np
+import csv
+import json
+from pathlib import Path
+
 import pytest
+import soundfile
 import torch
 
 from affectcodec.config import BDRFSQConfig, Block
-from affectcodec.evaluation.token_use import (
-    collect_codes,
-    digits_of,
-    entropy_bits,
-    markdown,
-    stage_use,
-    token_use,
-)
+from affectcodec.evaluation.token_use import join, main, markdown
+from affectcodec.nn.diagnostics import usage_report
 from affectcodec.tokens import Tokens
+from tests.codec_fixtures import speech_like, tiny_codec
 
 CONFIG = BDRFSQConfig(
     blocks=(Block("emotion", 8, (2, 2, 2)), Block("acoustic", 8, (4, 3))), num_stages=2
 )
 
 
-def test_entropy_of_known_histograms() -> None:
-    assert entropy_bits(np.array([1, 1, 1, 1])) == 2.0
-    assert entropy_bits(np.array([7, 0])) == 0.0
-    assert entropy_bits(np.array([3, 1])) == pytest.approx(0.811278)
-    assert entropy_bits(np.array([0, 0])) == 0.0
-
-
-def test_digits_have_the_first_dim_low() -> None:
-    codes = np.array([[1 + 4 * 2, 3]])
-    np.testing.assert_array_equal(digits_of(codes, (4, 3)), [[[1, 3]], [[2, 0]]])
-
-
-def test_uniform_codes_use_everything() -> None:
-    use = stage_use(np.tile(np.arange(12), 5), CONFIG.blocks[1], 0)
-    np.testing.assert_allclose(use.digit_shares, 1.0)
-    assert use.code_share == pytest.approx(1.0)
-    assert (use.codes_used, use.codebook_size, use.frames) == (12, 12, 60)
-    assert use.idle_dims == ()
-
-
-def test_stuck_and_copied_digits_are_seen() -> None:
-    # dim 0 and dim 1 always equal, dim 2 stuck at 1
-    codes = np.array([0b100, 0b111] * 8)
-    use = stage_use(codes, CONFIG.blocks[0], 1)
-    assert use.digit_shares == (1.0, 1.0, 0.0)
-    assert use.idle_dims == (2,)
-    assert use.code_bits == 1.0  # the copy brings no second bit
-
-
-def test_codes_outside_the_codebook_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"0\.\.7"):
-        stage_use(np.array([8]), CONFIG.blocks[0], 0)
-    with pytest.raises(ValueError, match="no frame"):
-        stage_use(np.array([], dtype=int), CONFIG.blocks[0], 0)
-    with pytest.raises(ValueError, match="speaker"):
-        token_use({"speaker": np.zeros((1, 1))}, CONFIG)
-
-
-def test_tokens_to_report_leaves_padding_out() -> None:
-    emotion, acoustic = np.array([[[0, 7, 0]], [[7, 0, 0]]]), np.array([[[1, 2, 0]], [[3, 4, 5]]])
-    codes = torch.from_numpy(emotion + 8 * acoustic).int()
-    tokens = Tokens(
+def tokens(emotion: list[list[int]], acoustic: list[list[int]], lengths: list[int]) -> Tokens:
+    codes = (torch.tensor(emotion) + 8 * torch.tensor(acoustic))[:, None].int()
+    return Tokens(
         codes=codes,
-        lengths=torch.tensor([2, 3]),
-        num_samples=torch.tensor([300, 600]),
+        lengths=torch.tensor(lengths),
+        num_samples=300 * torch.tensor(lengths),
         stages={"emotion": 1, "acoustic": 1},
         quantizer=CONFIG,
         config_hash="0" * 16,
     )
-    found = collect_codes([tokens])
-    np.testing.assert_array_equal(found["acoustic"], [[1, 2, 3, 4, 5]])
-    np.testing.assert_array_equal(found["emotion"], [[0, 7, 7, 0, 0]])
-    uses = token_use(found, CONFIG)
-    assert [(u.block, u.stage, u.frames) for u in uses] == [("emotion", 0, 5), ("acoustic", 0, 5)]
-    page = markdown(uses, command="x", clips=2)
-    assert "acoustic" in page and "Digits under 0.5: none" in page
 
 
-def test_idle_dims_are_named() -> None:
-    uses = token_use({"emotion": np.array([[0, 1, 0, 1]])}, CONFIG)
-    assert "emotion stage 1 dim 1, emotion stage 1 dim 2." in markdown(uses, command="x", clips=1)
+def test_clips_are_joined_without_their_padding() -> None:
+    batch = tokens([[0, 7, 0], [7, 0, 0]], [[1, 2, 0], [3, 4, 5]], [2, 3])
+    alone = tokens([[5, 1]], [[6, 7]], [2])
+    whole = join([batch, alone])
+    assert whole.block_codes("acoustic").tolist() == [[[1, 2, 3, 4, 5, 6, 7]]]
+    assert whole.block_codes("emotion").tolist() == [[[0, 7, 7, 0, 0, 5, 1]]]
+    assert (whole.lengths.tolist(), whole.num_samples.tolist()) == ([7], [2100])
+    with pytest.raises(ValueError, match="no clip"):
+        join([])
+
+
+def test_the_page_has_every_stage_and_names_idle_dims() -> None:
+    # emotion: dim 0 and dim 1 always equal, dim 2 stuck; acoustic: every code equally often
+    emotion, acoustic = [[0b100, 0b111] * 6], [list(range(12))]
+    report = usage_report(tokens(emotion, acoustic, [12]), CONFIG)
+    page = markdown(report, command="x", clips=1)
+    assert "1 clips, 12 frames" in page
+    assert "| emotion | 1 | 1.00 1.00 0.00 | 1.00 of 3.00 | 0.33 | 2 of 8 |" in page
+    assert "| acoustic | 1 | 1.00 1.00 | 3.58 of 3.58 | 1.00 | 12 of 12 |" in page
+    assert "Block emotion: 1.0 of 3.0 bits a frame (33%), mean digit share 0.67." in page
+    assert page.endswith("Digits under 0.5: emotion stage 1 dim 2.\n")
+
+
+def test_the_command_writes_page_and_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_codec().save_pretrained(tmp_path / "weights")
+    soundfile.write(tmp_path / "a.wav", speech_like(8000).numpy(), 16000)
+    with open(tmp_path / "m.csv", "w", newline="") as file:
+        rows = [("path", "dataset", "speaker", "split"), ("a.wav", "d", "s", "dev")]
+        csv.writer(file).writerows(rows)
+    places = [("manifest", "m.csv"), ("weights", "weights"), ("out", "out")]
+    arguments = [part for name, file in places for part in (f"--{name}", str(tmp_path / file))]
+    threads = torch.get_num_threads()
+    try:
+        assert main([*arguments, "--quiet"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    page = (tmp_path / "out" / "token_use.md").read_text()
+    assert page in capsys.readouterr().out
+    assert "1 clips, 26 frames" in page and "| acoustic | 4 |" in page
+    figures = json.loads((tmp_path / "out" / "token_use.json").read_text())
+    assert figures["clips"] == 1
+    assert [(use["block"], use["stage"]) for use in figures["codes"]] == [
+        (name, stage) for name in ("emotion", "acoustic") for stage in (1, 2, 3, 4)
+    ]
