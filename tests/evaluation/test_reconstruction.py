@@ -14,7 +14,6 @@ import pytest
 from affectcodec.audio import save_audio
 from affectcodec.evaluation.alignment import shift
 from affectcodec.evaluation.baselines import Coded, PassThrough
-from affectcodec.manifest import Clip, read_manifest
 from affectcodec.evaluation.metrics import METRICS
 from affectcodec.evaluation.reconstruct import Row, RowStore, calibrate, run
 from affectcodec.evaluation.reconstruction import (
@@ -24,6 +23,7 @@ from affectcodec.evaluation.reconstruction import (
     shown_path,
 )
 from affectcodec.evaluation.report import summarise, verdict
+from affectcodec.manifest import Clip, read_manifest
 
 for package in ("pesq", "pystoi", "pyworld"):
     if find_spec(package) is None:
