@@ -11,6 +11,9 @@ from typing import Any
 
 from affectcodec.config import CodecConfig
 
+ENVELOPE_SPAN = 48  # windows that the envelope loss correlates, one every ENVELOPE_HOP samples
+ENVELOPE_HOP = 128
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -42,7 +45,7 @@ class TrainConfig:
         codec: the codec to train.
         steps: optimizer steps in all; the learning rate decays over the last ``decay_steps``.
         batch_size: crops a step.
-        crop_frames: codec frames a crop.
+        crop_frames: codec frames a crop; long enough for one span of the envelope loss.
         learning_rate, warmup_steps, decay_steps, weight_decay, clip_norm: AdamW and its schedule
             (linear warm-up, constant, then a linear decay to 2 %).
         ema_decay: decay of the averaged weights that are exported.
@@ -88,10 +91,18 @@ class TrainConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop_frames", "log_every", "checkpoint_every"):
+        counts = ("steps", "batch_size", "crop_frames", "log_every", "eval_every")
+        for name in (*counts, "checkpoint_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"TrainConfig: {name} must be a positive integer, got {value!r}")
+        span, hop = ENVELOPE_SPAN * ENVELOPE_HOP, self.codec.hop_length
+        shortest = -(-span // hop) + 1
+        if self.crop_frames < shortest:
+            raise ValueError(
+                f"TrainConfig: crop_frames must be at least {shortest}, so that the envelope loss "
+                f"has its {span} samples at a hop of {hop}, got {self.crop_frames}"
+            )
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(
                 f"TrainConfig: precision must be 'bf16' or 'fp32', got {self.precision!r}"

@@ -13,6 +13,7 @@ from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.nn.prosody import Prosody, ProsodyHead
 from affectcodec.training.batches import Batch, frame_log_energy
 from affectcodec.training.cache import EMOTIONS
+from affectcodec.training.config import ENVELOPE_HOP, ENVELOPE_SPAN
 
 _LOG_FLOOR = 2e-5
 
@@ -55,7 +56,12 @@ class SpectralLosses(nn.Module):
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
-        self.resolutions = ((256, 64, 32), (512, 128, 64), (1024, 256, 80), (2048, 512, 128))
+        self.resolutions = (
+            (256, 64, 32),
+            (512, ENVELOPE_HOP, 64),
+            (1024, 256, 80),
+            (2048, 512, 128),
+        )
         for n_fft, _, bands in self.resolutions:
             self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft), persistent=False)
             filters = mel_filters(sample_rate, n_fft, bands)
@@ -140,8 +146,9 @@ class SpectralLosses(nn.Module):
         added = (asymmetry * disturbance).mean((1, 2))
         return ((symmetric + 0.3 * added) / scale).mean()
 
-    def _envelope(self, got: Tensor, want: Tensor, span: int = 48) -> Tensor:
+    def _envelope(self, got: Tensor, want: Tensor) -> Tensor:
         """One minus the mean correlation of band envelopes over spans of 384 ms."""
+        span = ENVELOPE_SPAN
 
         def bands(x: Tensor) -> Tensor:
             e = torch.sqrt(torch.matmul(x.square(), self.bands) + 1e-10)

@@ -6,8 +6,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from affectcodec.training.config import LossWeights, TrainConfig
+from affectcodec.training.losses import SpectralLosses
+from tests.codec_fixtures import speech_like
 from tests.training.sounds import tiny_run
 
 
@@ -46,8 +49,16 @@ def test_unknown_keys_are_named() -> None:
         ({"stage_choices": (1, 5), "stage_weights": (1.0, 1.0)}, "1..4, got 5"),
         ({"stage_choices": (1, 2)}, "equal lengths, got 2 and 3"),
         ({"precision": "fp8"}, "'fp8'"),
+        ({"crop_frames": 20}, "crop_frames must be at least 21, .*6144 samples.*, got 20"),
     ],
 )
 def test_bad_runs_are_named(changes: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         tiny_run(**changes)
+
+
+def test_the_shortest_crop_has_every_loss() -> None:
+    config = tiny_run(crop_frames=21)
+    wave = speech_like((config.crop_frames - 1) * config.codec.hop_length)[None]
+    terms = SpectralLosses(config.codec.sample_rate)(0.5 * wave, wave)
+    assert all(bool(torch.isfinite(value)) for value in terms.values())
