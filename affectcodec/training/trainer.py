@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from affectcodec.codec import AffectCodec, CodecOutput
+from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.cache import ClipCache
@@ -44,8 +44,9 @@ class Trainer:
         config: the run.
         train, dev: clip caches; ``dev`` may be None.
         folder: run folder; holds ``config.json``, checkpoints, TensorBoard events.
-        extra_loss: place of further losses (adversarial training): called with the codec's output
-            and the batch, returns named, weighted terms.
+        extra_loss: place of further losses (adversarial training): called in every training step
+            with the decoded wave ``[B, N]`` and the batch, returns named terms, already weighted.
+            They are added to the total and logged as ``extra_NAME``; evaluation leaves them out.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Trainer:
         dev: ClipCache | None,
         folder: str | Path,
         *,
-        extra_loss: Callable[[CodecOutput, Batch], dict[str, Tensor]] | None = None,
+        extra_loss: Callable[[Tensor, Batch], dict[str, Tensor]] | None = None,
     ) -> None:
         self.config = config
         self.folder = Path(folder)
@@ -102,7 +103,7 @@ class Trainer:
     def losses(
         self, batch: Batch, codec: AffectCodec, step: int | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weighted loss terms and unweighted figures of a batch."""
+        """Weighted loss terms and unweighted figures of a batch; without a step, an evaluation."""
         weights = self.config.loss
         true_f0 = torch.exp(batch.log_f0)
         encoded = codec.encoder(nn.functional.pad(batch.wav, (0, self.config.codec.hop_length)))
@@ -124,6 +125,9 @@ class Trainer:
         raw.update(prosody_losses(codec.decoder.prosody, decoded.prosody, batch))
         raw["emotion"], accuracy = emotion_loss(self.emotion_head(emotion), batch.emotion)
         terms = {name: getattr(weights, name) * value for name, value in raw.items()}
+        extra: dict[str, Tensor] = {}
+        if self.extra_loss is not None and step is not None:
+            extra = {f"extra_{k}": v for k, v in self.extra_loss(wav, batch).items()}
         with torch.no_grad():
             voiced = batch.voiced > 0
             error = (torch.log(decoded.prosody.f0) - batch.log_f0).abs() * (1200 / math.log(2))
@@ -134,7 +138,9 @@ class Trainer:
                 "voicing_error": ((decoded.prosody.voicing_logit > 0) != voiced).float().mean(),
                 "emotion_accuracy": accuracy,
             }
-        return terms, {**{f"raw_{k}": v.detach() for k, v in raw.items()}, **figures}
+        figures.update({f"raw_{k}": v.detach() for k, v in raw.items()})
+        figures.update({k: v.detach() for k, v in extra.items()})
+        return {**terms, **extra}, figures
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; returns its figures.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from affectcodec import AffectCodec
+from affectcodec.training.batches import Batch
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
 from affectcodec.training.run_state import latest_checkpoint, save_checkpoint
@@ -130,6 +131,28 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path, cache: Cl
     with pytest.raises(TrainingError, match="gradient of step 0"):
         run.train_step()
     assert same_tensors(weights(run), before)
+
+
+def test_a_further_loss_is_part_of_the_step_and_of_its_figures(
+    tmp_path: Path, cache: ClipCache, dev_cache: ClipCache
+) -> None:
+    plain = trainer(tmp_path, cache)
+    seen: list[tuple[torch.Tensor, Batch]] = []
+
+    def further(wav: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        seen.append((wav, batch))
+        return {"loudest": 3.0 * wav.abs().max(), "offset": wav.new_tensor(0.25)}
+
+    run = Trainer(tiny_run(), cache, dev_cache, tmp_path, extra_loss=further)
+    want, got = plain.train_step(), run.train_step()
+    ((wav, batch),) = seen
+    assert wav.shape == batch.wav.shape and wav.requires_grad
+    assert got["extra_loudest"] == pytest.approx(3 * float(wav.detach().abs().max()))
+    assert got["extra_offset"] == 0.25
+    assert got["loss"] == pytest.approx(want["loss"] + got["extra_loudest"] + 0.25, rel=1e-5)
+    assert not same_tensors(weights(run), weights(plain))  # its gradient arrived
+    assert not any(name.startswith("extra") for name in run.evaluate(batches=1))
+    assert len(seen) == 1
 
 
 def test_evaluation_changes_nothing_and_is_repeatable(
