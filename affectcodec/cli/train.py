@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,11 @@ if TYPE_CHECKING:
     help="How often a dataset is drawn; those not named are then left out. May be repeated.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in OUT.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads. Default: all cores.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads; when clips are prepared, processes. Default: all cores.",
+)
 @click.option(
     "--export",
     type=click.Path(file_okay=False, path_type=Path),
@@ -126,7 +131,7 @@ def train(
     set_threads(threads)
     clips = _clips(manifests, train_split, required=True)
     dev_clips = [] if dev_split == "none" else _clips(manifests, dev_split, required=False)
-    _run(config, clips, dev_clips, out, cache or out / "cache", resume, export)
+    _run(config, clips, dev_clips, out, cache or out / "cache", threads, resume, export)
 
 
 def _run(
@@ -135,6 +140,7 @@ def _run(
     dev_clips: Sequence[Clip],
     out: Path,
     cache: Path,
+    threads: int | None,
     resume: bool,
     export: Path | None,
 ) -> None:
@@ -142,10 +148,11 @@ def _run(
     from affectcodec.training.trainer import Trainer
 
     progress = sys.stderr.isatty()
-    train_cache = ClipCache.build(clips, config.codec, cache, config.speeds, progress)
-    dev_cache = (
-        ClipCache.build(dev_clips, config.codec, cache, (1.0,), progress) if dev_clips else None
+    build = functools.partial(
+        ClipCache.build, config=config.codec, root=cache, progress=progress, workers=threads
     )
+    train_cache = build(clips, speeds=config.speeds)
+    dev_cache = build(dev_clips, speeds=(1.0,)) if dev_clips else None
     for name, built in (("training", train_cache), ("evaluation", dev_cache)):
         if built is not None:
             click.echo(

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from affectcodec.training.cache import ClipCache
 from tests.cli.clips import make_clip
 
 TINY = (
@@ -92,6 +94,19 @@ def test_missing_extras_are_named(run, manifest, tmp_path, monkeypatch, package)
     done = run("train", "--manifest", manifest, "--out", tmp_path / "r")
     assert done.exit_code == 1
     assert package in done.stderr and "pip install 'affectcodec[train]'" in done.stderr
+
+
+def test_threads_limit_the_caching_of_clips_too(run, manifest, tmp_path, monkeypatch):
+    asked = []
+
+    def build(*arguments, workers=None, **others):
+        asked.append(workers)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(ClipCache, "build", build)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    run("train", "--manifest", manifest, "--out", tmp_path / "r", "--threads", 3)
+    assert asked == [3, 3]
 
 
 @pytest.mark.slow
