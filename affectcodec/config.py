@@ -23,7 +23,17 @@ def _check_positive(owner: str, name: str, value: Any) -> None:
         raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")
 
 
-def _reject_unknown(cls: type, data: Mapping[str, Any]) -> None:
+def check_keys(cls: type, data: Any, needed: tuple[str, ...] = ()) -> None:
+    """Refuse a dictionary with keys that ``cls`` does not have, or without one of ``needed``.
+
+    Raises:
+        ValueError: naming the keys, or what came instead of a mapping.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{cls.__name__}: wanted a mapping, got {type(data).__name__}")
+    missing = [name for name in needed if name not in data]
+    if missing:
+        raise ValueError(f"{cls.__name__}: missing keys {missing}; there are {sorted(data)}")
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(data) - known)
     if unknown:
@@ -80,7 +90,8 @@ class Block:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Block:
-        _reject_unknown(cls, data)
+        """From a dictionary with the keys name, width and levels."""
+        check_keys(cls, data, ("name", "width", "levels"))
         return cls(data["name"], data["width"], tuple(data["levels"]))
 
 
@@ -214,8 +225,8 @@ class BDRFSQConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BDRFSQConfig:
-        """Inverse of :meth:`to_dict`; unknown keys are an error."""
-        _reject_unknown(cls, data)
+        """Inverse of :meth:`to_dict`; unknown and missing keys are errors."""
+        check_keys(cls, data, ("blocks", "num_stages", "bound"))
         blocks = tuple(Block.from_dict(block) for block in data["blocks"])
         return cls(blocks, data["num_stages"], data["bound"])
 
@@ -353,12 +364,12 @@ class CodecConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
-        """Inverse of :meth:`to_dict`; unknown keys are an error."""
-        _reject_unknown(cls, data)
+        """Inverse of :meth:`to_dict`; unknown keys, or no quantizer or network, are errors."""
+        check_keys(cls, data, ("quantizer", "network"))
         values = dict(data)
         values["quantizer"] = BDRFSQConfig.from_dict(values["quantizer"])
         network = values["network"]
-        _reject_unknown(StreamNetworkConfig, network)
+        check_keys(StreamNetworkConfig, network)
         values["network"] = StreamNetworkConfig(**network)
         return cls(**values)
 

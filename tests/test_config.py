@@ -157,6 +157,32 @@ def test_unknown_keys_are_named(path: tuple) -> None:
         CodecConfig.from_dict(data)
 
 
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ((), "quantizer"),
+        ((), "network"),
+        (("quantizer",), "num_stages"),
+        (("quantizer", "blocks", 1), "levels"),
+    ],
+)
+def test_missing_keys_are_named(path: tuple, key: str) -> None:
+    data = CodecConfig().to_dict()
+    inner = data
+    for part in path:
+        inner = inner[part]
+    del inner[key]
+    with pytest.raises(ValueError, match=f"missing keys \\['{key}'\\]"):
+        CodecConfig.from_dict(data)
+
+
+def test_what_is_no_mapping_is_named() -> None:
+    with pytest.raises(ValueError, match="Block: wanted a mapping, got str"):
+        BDRFSQConfig.from_dict({"blocks": ["emotion"], "num_stages": 8, "bound": "tanh"})
+    with pytest.raises(ValueError, match="CodecConfig: wanted a mapping, got list"):
+        CodecConfig.from_dict([])  # type: ignore[arg-type]
+
+
 def test_the_hash_names_the_configuration() -> None:
     config = CodecConfig()
     assert len(config.hash) == 16 and int(config.hash, 16) >= 0

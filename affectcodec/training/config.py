@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from affectcodec.config import CodecConfig
+from affectcodec.config import CodecConfig, check_keys
 
 ENVELOPE_SPAN = 48  # windows that the envelope loss correlates, one every ENVELOPE_HOP samples
 ENVELOPE_HOP = 128
@@ -132,15 +132,13 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """Inverse of :meth:`to_dict`."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"TrainConfig: unknown keys {unknown}; known keys are {sorted(known)}")
+        """Inverse of :meth:`to_dict`; defaults fill what is left out, unknown keys are errors."""
+        check_keys(cls, data)
         values = dict(data)
         if "codec" in values:
             values["codec"] = CodecConfig.from_dict(values["codec"])
         if "loss" in values:
+            check_keys(LossWeights, values["loss"])
             values["loss"] = LossWeights(**values["loss"])
         for name in ("stage_choices", "stage_weights", "speeds", "level_range_db"):
             if name in values:

@@ -41,6 +41,16 @@ def test_unknown_keys_are_named() -> None:
         TrainConfig.from_dict(data)
 
 
+def test_missing_and_unknown_keys_of_the_parts_are_named() -> None:
+    data = tiny_run().to_dict()
+    with pytest.raises(ValueError, match="LossWeights: unknown keys \\['mell'\\]"):
+        TrainConfig.from_dict({**data, "loss": {"mell": 1.0}})
+    del data["codec"]["quantizer"]["bound"]
+    with pytest.raises(ValueError, match="missing keys \\['bound'\\]"):
+        TrainConfig.from_dict(data)
+    assert TrainConfig.from_dict({}) == TrainConfig()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
