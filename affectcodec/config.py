@@ -17,6 +17,8 @@ from typing import Any
 
 StageSpec = int | Mapping[str, int] | None
 
+PITCH_BINS = 128  # bins of the pitch window's spectrum that the emotion encoder reads
+
 
 def _check_positive(owner: str, name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -313,11 +315,25 @@ class CodecConfig:
                 f"CodecConfig: analysis_hop must divide hop_length, got {net.analysis_hop} and "
                 f"{self.hop_length}"
             )
+        if net.analysis_window % net.analysis_hop or net.analysis_window < 3 * net.analysis_hop:
+            raise ValueError(
+                "CodecConfig: analysis_window must be a multiple of analysis_hop, at least 3 hops "
+                f"long, got {net.analysis_window} and {net.analysis_hop}; overlapping windows do "
+                "not add up otherwise"
+            )
         # A frame may see and fill two hops, no more: that is the declared latency.
         if net.analysis_window + self.hop_length - net.analysis_hop > 2 * self.hop_length:
             raise ValueError(
                 f"CodecConfig: analysis_window {net.analysis_window} does not fit into two hops "
                 f"of {self.hop_length} samples at analysis_hop {net.analysis_hop}"
+            )
+        periods = math.ceil(2 * self.sample_rate / net.f0_min)
+        shortest = max(PITCH_BINS * 2, self.hop_length, periods)
+        if net.pitch_window % 2 or net.pitch_window < shortest:
+            raise ValueError(
+                f"CodecConfig: pitch_window must be even and at least {shortest} samples (one hop, "
+                f"two periods of f0_min = {net.f0_min:g} Hz, {PITCH_BINS} spectral bins), got "
+                f"{net.pitch_window}"
             )
         if set(self.quantizer.names) != {"emotion", "acoustic"}:
             raise ValueError(

@@ -62,6 +62,11 @@ def test_bad_stage_specifications_are_named(stages, error, words: str) -> None:
     assert words in str(caught.value)
 
 
+def small_network(**changes) -> StreamNetworkConfig:
+    values = {"analysis_hop": 80, "analysis_window": 240, "f0_min": 200}
+    return StreamNetworkConfig(**{**values, **changes})
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -85,6 +90,30 @@ def test_bad_stage_specifications_are_named(stages, error, words: str) -> None:
         (
             lambda: CodecConfig(network=StreamNetworkConfig(analysis_window=640)),
             "does not fit into two hops",
+        ),
+        (
+            lambda: CodecConfig(network=StreamNetworkConfig(analysis_window=360)),
+            "analysis_window must be a multiple of analysis_hop, at least 3 hops long, got 360",
+        ),
+        (
+            lambda: CodecConfig(network=StreamNetworkConfig(analysis_window=320)),
+            "at least 3 hops long, got 320 and 160",
+        ),
+        (
+            lambda: CodecConfig(network=StreamNetworkConfig(pitch_window=1023)),
+            "pitch_window must be even and at least 534 samples",
+        ),
+        (
+            lambda: CodecConfig(network=StreamNetworkConfig(pitch_window=532)),
+            "two periods of f0_min = 60 Hz",
+        ),
+        (
+            lambda: CodecConfig(network=StreamNetworkConfig(pitch_window=318, f0_min=200)),
+            "at least 320 samples",
+        ),
+        (
+            lambda: CodecConfig(hop_length=160, network=small_network(pitch_window=200)),
+            "at least 256 samples",
         ),
         (lambda: CodecConfig(quantizer=BDRFSQConfig((Block("a", 4, (2,)),))), "got ['a']"),
         (lambda: CodecConfig.preset("huge"), "'huge'; available presets are ['stream']"),

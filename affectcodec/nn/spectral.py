@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from affectcodec.config import PITCH_BINS
 from affectcodec.nn.causal import History, StreamState
 
 POWER_FLOOR = 1e-8  # power of 16-bit rounding noise in a 480-sample Hann window
@@ -138,7 +139,7 @@ class PitchFeatures(nn.Module):
     must carry, and they are hard to learn from a magnitude spectrum alone.
     """
 
-    LOW_BINS = 128
+    LOW_BINS = PITCH_BINS
     basis: Tensor
     correlation: Tensor
 
