@@ -20,7 +20,7 @@ DEFAULT_WEIGHTS = "stream"
 
 
 class CheckpointError(ValueError):
-    """Weights that are missing, damaged or do not fit their configuration."""
+    """Weights that are missing, damaged, or do not fit their configuration or each other."""
 
 
 def shipped_folder() -> Path:
@@ -51,8 +51,8 @@ def resolve(name_or_path: str | Path | None) -> Path:
     )
 
 
-def load(name_or_path: str | Path | None) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """Configuration and tensors of a weights folder.
+def load(name_or_path: str | Path | None) -> tuple[CodecConfig, dict[str, Tensor], str]:
+    """Configuration, tensors, and the fingerprint on record of a weights folder.
 
     Raises:
         CheckpointError: on a missing or damaged file.
@@ -60,8 +60,11 @@ def load(name_or_path: str | Path | None) -> tuple[CodecConfig, dict[str, Tensor
     folder = resolve(name_or_path)
     try:
         data = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        config = CodecConfig.from_dict(data["codec"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        for key in ("codec", "fingerprint"):
+            if key not in data:
+                raise ValueError(f"the key {key!r} is missing")
+        config, fingerprint = CodecConfig.from_dict(data["codec"]), str(data["fingerprint"])
+    except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / CONFIG_NAME}: not a codec configuration: {error}"
         ) from error
@@ -69,7 +72,7 @@ def load(name_or_path: str | Path | None) -> tuple[CodecConfig, dict[str, Tensor
         tensors = load_file(folder / WEIGHTS_NAME)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{folder / WEIGHTS_NAME}: cannot be read: {error}") from error
-    return config, tensors
+    return config, tensors, fingerprint
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], source: Any) -> None:

@@ -115,9 +115,15 @@ class AffectCodec(nn.Module):
         Raises:
             CheckpointError: if nothing is there, or the files do not fit together.
         """
-        config, tensors = checkpoint.load(name_or_path)
+        config, tensors, recorded = checkpoint.load(name_or_path)
         codec = cls(config)
         checkpoint.load_into(codec, tensors, name_or_path)
+        if codec.fingerprint != recorded:
+            raise checkpoint.CheckpointError(
+                f"{checkpoint.resolve(name_or_path)}: {checkpoint.CONFIG_NAME} records the "
+                f"fingerprint {recorded}, but with {checkpoint.WEIGHTS_NAME} the codec is "
+                f"{codec.fingerprint}; the two files come from different codecs, copy both from one"
+            )
         return codec.eval().requires_grad_(False)
 
     def save_pretrained(

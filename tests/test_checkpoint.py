@@ -115,5 +115,25 @@ def test_tensors_of_another_shape_are_named(folder: Path) -> None:
         assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_files_of_two_codecs_are_not_mixed(folder: Path, tmp_path: Path, name: str) -> None:
+    other = tiny_codec(seed=3)
+    other.save_pretrained(tmp_path / "other")
+    (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(CheckpointError) as caught:
+        AffectCodec.from_pretrained(folder)
+    words = str(caught.value)
+    assert other.fingerprint in words and tiny_codec().fingerprint in words
+    assert "config.json" in words and "model.safetensors" in words
+
+
+def test_a_record_without_a_fingerprint_is_refused(folder: Path) -> None:
+    record = json.loads((folder / "config.json").read_text())
+    del record["fingerprint"]
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="config.json: .*'fingerprint'"):
+        AffectCodec.from_pretrained(folder)
+
+
 def test_a_checkpoint_error_is_a_value_error() -> None:
     assert issubclass(CheckpointError, ValueError)
