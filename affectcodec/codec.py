@@ -308,9 +308,15 @@ class AffectCodec(nn.Module):
         """Differentiable round trip of ``wav [B, 1, N]`` at the codec's own rate.
 
         ``stages`` may be a tensor ``[B, G]`` of counts for each sample and block.
+
+        Raises:
+            ValueError: on a wave of another shape, or without a sample.
         """
-        if wav.ndim != 3 or wav.shape[1] != 1:
-            raise ValueError(f"wav: wanted [B, 1, N], got {tuple(wav.shape)}")
+        if wav.ndim != 3 or wav.shape[1] != 1 or not wav.shape[2]:
+            raise ValueError(
+                f"wav: wanted [B, 1, N] with N of at least 1, got {tuple(wav.shape)}; "
+                "encode() takes other shapes, and empty clips"
+            )
         batch, _, total = wav.shape
         frames, hop = self.config.num_frames(total), self.config.hop_length
         padded = nn.functional.pad(wav[:, 0], (0, frames * hop - total))

@@ -376,8 +376,9 @@ def test_forward_is_the_coding_and_decoding(codec: AffectCodec) -> None:
     cut = codec(wav, counts)
     want = codec.decode(tokens.truncate({"emotion": 4, "acoustic": 1}))
     torch.testing.assert_close(cut.wav, want, rtol=1e-3, atol=1e-4)
-    with pytest.raises(ValueError, match="wav: wanted \\[B, 1, N\\]"):
-        codec(wav[0])
+    for bad in (wav[0], wav[..., :0]):
+        with pytest.raises(ValueError, match="wav: wanted \\[B, 1, N\\] with N"):
+            codec(bad)
 
 
 def test_every_parameter_receives_a_gradient() -> None:
