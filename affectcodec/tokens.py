@@ -12,9 +12,9 @@ from torch import Tensor
 from affectcodec.config import BDRFSQConfig, StageSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
-    """Composite tokens of a batch of clips.
+    """Composite tokens of a batch of clips. Equal where all parts are, on whatever device.
 
     Attributes:
         codes: int32 (int64 for codebooks above 2**31) ``[B, K, T]``; ``K`` is the largest stage
@@ -67,6 +67,19 @@ class Tokens:
                 f"Tokens: frame_stages must be [B, G, T] = {shape}, "
                 f"got {tuple(self.frame_stages.shape)}"
             )
+
+    # Written out: the one that dataclasses generate asks a tensor for its truth value.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        for field in dataclasses.fields(self):
+            own, its = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(own, Tensor) and isinstance(its, Tensor):
+                if own.shape != its.shape or not bool((own.cpu() == its.cpu()).all()):
+                    return False
+            elif isinstance(own, Tensor) or isinstance(its, Tensor) or own != its:
+                return False
+        return True
 
     def __len__(self) -> int:
         return self.codes.shape[0]

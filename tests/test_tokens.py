@@ -136,6 +136,27 @@ def test_parts_that_do_not_fit_are_named(changes: dict, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_tokens_are_equal_if_all_their_parts_are() -> None:
+    tokens = make(frame_stages=torch.ones(2, 2, 6, dtype=torch.int64))
+    same = dataclasses.replace(
+        tokens, codes=tokens.codes.clone(), frame_stages=tokens.frame_stages.clone()
+    )
+    assert tokens == same
+    changed = tokens.codes.clone()
+    changed[0, 0, 0] ^= 1
+    for other in (
+        dataclasses.replace(tokens, codes=changed),
+        dataclasses.replace(tokens, frame_stages=None),
+        dataclasses.replace(tokens, config_hash="f" * 16),
+        tokens.truncate(2),
+        tokens.select(0),
+        "tokens",
+    ):
+        assert tokens != other
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(tokens)
+
+
 def test_64_bit_codes_stay_exact() -> None:
     config = BDRFSQConfig((Block("a", 4, (2,) * 30), Block("b", 4, (2,) * 30)), 2)
     codes = torch.tensor([[[2**60 - 1, 2**59 + 12345]] * 2])
