@@ -47,9 +47,11 @@ class HarmonicNoiseSource(Stateful):
     ramp: Tensor
     noise_table: Tensor
 
-    def __init__(self, sample_rate: int, hop_length: int, top_hz: float = 7600.0) -> None:
+    def __init__(self, sample_rate: int, hop_length: int, top_hz: float | None = None) -> None:
         super().__init__()
-        self.sample_rate, self.hop_length, self.top_hz = sample_rate, hop_length, top_hz
+        self.sample_rate, self.hop_length = sample_rate, hop_length
+        # 7600 Hz at 16 kHz: short of half the rate, so that nothing folds back.
+        self.top_hz = 0.475 * sample_rate if top_hz is None else top_hz
         ramp = torch.arange(1, hop_length + 1, dtype=torch.float32) / hop_length
         self.register_buffer("ramp", ramp, persistent=False)
         self.register_buffer("noise_table", _hash_noise(_NOISE_LENGTH), persistent=False)

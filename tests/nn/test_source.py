@@ -15,7 +15,7 @@ from affectcodec.nn.source import HarmonicNoiseSource
 HOP, RATE = 320, 16000
 
 
-def source(top_hz: float = 7600.0) -> HarmonicNoiseSource:
+def source(top_hz: float | None = None) -> HarmonicNoiseSource:
     module = HarmonicNoiseSource(RATE, HOP, top_hz)
     assign_state_keys(module)
     return module
@@ -44,6 +44,19 @@ def test_spectrum_is_equal_harmonics_below_the_limit(hz: int) -> None:
     assert float(level.max()) < 1e-3
     assert float(level[7601:].max()) < 1e-3
     assert float(harmonic.double().square().mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_the_limit_follows_the_sample_rate() -> None:
+    module = HarmonicNoiseSource(8000, 160)
+    assign_state_keys(module)
+    harmonic, _ = module(*constant(125))
+    level = torch.fft.rfft(harmonic[..., :160].flatten().double()).abs() / 4000
+    lines = torch.arange(1, 31) * 125  # up to 3750 of 3800 Hz
+    torch.testing.assert_close(
+        level[lines], torch.full((30,), math.sqrt(2 / 30), dtype=torch.float64), rtol=2e-3, atol=0
+    )
+    level[lines] = 0
+    assert float(level.max()) < 1e-3
 
 
 def test_closed_form_is_the_sum_of_cosines() -> None:
