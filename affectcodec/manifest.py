@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of clips: a CSV with the columns path, dataset, speaker, split.
 
-The columns emotion and sha256 are used where present. Paths are relative to the folder of the CSV.
+The columns emotion and sha256 are used where present; training can do without dataset and speaker,
+too. Paths are relative to the folder of the CSV.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ class Clip:
 
 
 def read_manifest(
-    manifest: str | Path, *, split: str, datasets: Sequence[str] = (), limit: int | None = None
+    manifest: str | Path,
+    *,
+    split: str,
+    datasets: Sequence[str] = (),
+    limit: int | None = None,
+    needed: Sequence[str] = ("path", "dataset", "speaker", "split"),
 ) -> list[Clip]:
     """Clips of one split, in the order of the file.
 
@@ -34,6 +40,7 @@ def read_manifest(
         split: value of the column `split`.
         datasets: only these (empty: all).
         limit: at most this many clips, spread evenly over the list so that all speakers stay in.
+        needed: columns that must be there; others of a clip are empty where missing.
 
     Raises:
         ValueError: no such file or columns; a dataset without clips in the split; a limit under 1.
@@ -43,13 +50,15 @@ def read_manifest(
         raise ValueError(f"manifest: no file {path}")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = {"path", "dataset", "speaker", "split"} - set(reader.fieldnames or ())
+        missing = set(needed) - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(f"manifest {path}: lacks the columns {sorted(missing)}")
+            raise ValueError(
+                f"manifest {path}: lacks the columns {sorted(missing)}, has {reader.fieldnames}"
+            )
         rows = [row for row in reader if row["split"] == split]
     for dataset in datasets:
-        if all(row["dataset"] != dataset for row in rows):
-            known = sorted({row["dataset"] for row in rows})
+        if all(row.get("dataset") != dataset for row in rows):
+            known = sorted({row.get("dataset") or "" for row in rows})
             raise ValueError(
                 f"manifest {path}: split {split!r} has no clip of {dataset!r}; it has {known}"
             )
@@ -57,13 +66,13 @@ def read_manifest(
         Clip(
             path=row["path"],
             file=path.parent / row["path"],
-            dataset=row["dataset"],
-            speaker=row["speaker"],
+            dataset=row.get("dataset") or "",
+            speaker=row.get("speaker") or "",
             emotion=row.get("emotion") or "",
             sha256=row.get("sha256") or "",
         )
         for row in rows
-        if not datasets or row["dataset"] in datasets
+        if not datasets or row.get("dataset") in datasets
     ]
     if not clips:
         raise ValueError(f"manifest {path}: no clip in split {split!r}")

@@ -46,3 +46,5 @@ def test_errors(manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("path,split\na,dev\n")
     with pytest.raises(ValueError, match="speaker"):
         read_manifest(tmp_path / "bad.csv", split="dev")
+    (clip,) = read_manifest(tmp_path / "bad.csv", split="dev", needed=("path", "split"))
+    assert (clip.path, clip.dataset, clip.speaker, clip.emotion) == ("a", "", "", "")

@@ -9,7 +9,6 @@ what went in, so a changed manifest makes a new cache and an unchanged one is re
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -26,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from affectcodec import manifest
 from affectcodec._world import load_world
 from affectcodec.audio import load_audio, resample
 from affectcodec.config import CodecConfig
@@ -61,30 +61,19 @@ class CachedClip:
 
 
 def read_manifest(path: str | Path, split: str) -> list[Clip]:
-    """Clips of one split of a CSV manifest with columns path, dataset, speaker, emotion, split.
+    """Clips of one split of a CSV manifest; needs the columns path and split only.
 
     Raises:
         ValueError: if a needed column is missing or the split is empty.
     """
-    path = Path(path)
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = sorted({"path", "split"} - set(reader.fieldnames or ()))
-        if missing:
-            raise ValueError(
-                f"{path}: the manifest lacks the columns {missing}; it has {reader.fieldnames}"
-            )
-        rows = [row for row in reader if row["split"] == split]
-    if not rows:
-        raise ValueError(f"{path}: no row with split {split!r}")
     return [
         Clip(
-            str((path.parent / row["path"]).resolve()),
-            row.get("dataset") or "unknown",
-            row.get("speaker") or "",
-            EMOTIONS.index(row["emotion"]) if row.get("emotion") in EMOTIONS else -1,
+            str(clip.file.resolve()),
+            clip.dataset or "unknown",
+            clip.speaker,
+            EMOTIONS.index(clip.emotion) if clip.emotion in EMOTIONS else -1,
         )
-        for row in rows
+        for clip in manifest.read_manifest(path, split=split, needed=("path", "split"))
     ]
 
 

@@ -85,7 +85,7 @@ def test_bad_configuration_file(run, manifest, tmp_path, text):
 
 def test_a_split_without_clips_is_an_error(run, manifest, tmp_path):
     done = run("train", "--manifest", manifest, "--out", tmp_path / "r", "--train-split", "x")
-    assert done.exit_code == 1 and "no row with split 'x'" in done.stderr
+    assert done.exit_code == 1 and "no clip in split 'x'" in done.stderr
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "pyworld"])
