@@ -174,8 +174,8 @@ def _tracks(item: CodedClip) -> str:
         )
     eight = any(block.codebook_size == 8 for block in quantizer.blocks)
     wide = any(block.codebook_size == 4096 for block in quantizer.blocks)
-    legend = "Each column is a frame of 20 ms, each row a stage, the first on top. "
-    legend = legend.replace("20", f"{1000 * best.tokens.hop_length / item.sample_rate:g}")
+    frame_ms = 1000 * best.tokens.hop_length / item.sample_rate
+    legend = f"Each column is a frame of {frame_ms:g} ms, each row a stage, the first on top. "
     if eight:
         legend += "The eight emotion codes have a colour each. "
     if wide:
