@@ -303,7 +303,7 @@ def make_codecs(names: list[str], weights: Mapping[str, str | None]) -> list[Cod
 
     Args:
         names: e.g. `["affectcodec:1.5", "codec2:1300"]`.
-        weights: label -> folder or file for `AffectCodec.from_pretrained` (None: the shipped ones).
+        weights: label -> folder or name for `AffectCodec.from_pretrained` (None: the shipped ones).
             A label is what stands before the colon, so two checkpoints can be measured side by
             side: `{"affectcodec": None, "ablation": "runs/rvq"}`.
 
@@ -332,8 +332,6 @@ def make_codecs(names: list[str], weights: Mapping[str, str | None]) -> list[Cod
                 from affectcodec.codec import AffectCodec
 
                 loaded[kind] = AffectCodec.from_pretrained(weights[kind])
-                if hasattr(loaded[kind], "eval"):
-                    loaded[kind].eval()
             codecs.append(NeuralCodec(loaded[kind], float(rate), label=kind))
         else:
             raise ValueError(

@@ -77,10 +77,9 @@ def _latent(codec: AffectCodec, wav: Tensor, chunks: Sequence[int] | None = None
 def _quantize(codec: AffectCodec, latent: Tensor) -> _Digits:
     """Digits of ``latent [1, T, D]``."""
     digits, margin = {}, {}
-    start = 0
+    slices = codec.config.quantizer.block_slices()
     for block in codec.config.quantizer.blocks:
-        part = latent[..., start : start + block.width].transpose(1, 2)
-        start += block.width
+        part = latent[..., slices[block.name]].transpose(1, 2)
         params = codec.quantizer.block_params(block.name)
         bound = codec.config.quantizer.bound
         P = torch.matmul(params.W.reshape(-1, block.width), part) + params.c.reshape(-1, 1)
