@@ -2,6 +2,8 @@
 """Command: training curves of a run as one picture.
 
     python -m affectcodec.training.curves runs/stream --out docs/images/training.png
+
+It shows the figures of the averaged weights on the dev split, one line a stage count.
 """
 
 from __future__ import annotations
