@@ -20,6 +20,7 @@ from affectcodec.cli.options import (
     load_codec,
     resolve_rate,
     shared_options,
+    split_output,
 )
 from affectcodec.cli.outputs import binary_stdin, binary_stdout, replacing
 
@@ -92,7 +93,7 @@ def decode(
     \b
     Examples:
       affectcodec decode speech.afc                      speech.wav beside it
-      affectcodec decode speech.afc -o speech.flac
+      affectcodec decode speech.afc speech.flac
       affectcodec decode coded/ -o audio/ --format ogg -j 4
       affectcodec decode speech.afc -o rough.wav --kbps 1.5
       affectcodec decode speech.afc -o flat.wav --stages emotion=0
@@ -106,11 +107,13 @@ def decode(
     use, 3 all done but some input was damaged or cut, 130 interrupted.
     """
     check_existing_options(overwrite, skip_existing)
+    write = tuple(f".{name}" for name in FORMATS)
+    inputs, output = split_output(inputs, output, (".afc",), write)
     plan = make_plan(
         inputs,
         output,
         read=(".afc",),
-        write=tuple(f".{name}" for name in FORMATS),
+        write=write,
         extension=f".{audio_format or 'wav'}",
         overwrite=overwrite,
         skip_existing=skip_existing,

@@ -21,6 +21,7 @@ from affectcodec.cli.options import (
     load_codec,
     resolve_rate,
     shared_options,
+    split_output,
 )
 from affectcodec.cli.outputs import binary_stdin, binary_stdout, replacing
 
@@ -110,7 +111,7 @@ def encode(
     \b
     Examples:
       affectcodec encode speech.wav                      speech.afc beside it
-      affectcodec encode speech.wav -o small.afc --kbps 1.5
+      affectcodec encode speech.wav small.afc --kbps 1.5
       affectcodec encode recordings/ -o coded/ -j 4      keeps the folder structure
       affectcodec encode 'day?/*.flac' -o coded/ --skip-existing
       affectcodec encode speech.wav --stages emotion=8,acoustic=2
@@ -125,10 +126,12 @@ def encode(
     use, 130 interrupted.
     """
     check_existing_options(overwrite, skip_existing)
+    read = RAW_AUDIO if raw_rate else AUDIO
+    inputs, output = split_output(inputs, output, read, (".afc",))
     plan = make_plan(
         inputs,
         output,
-        read=RAW_AUDIO if raw_rate else AUDIO,
+        read=read,
         write=(".afc",),
         extension=".afc",
         overwrite=overwrite,

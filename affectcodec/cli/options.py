@@ -40,6 +40,20 @@ class StagesType(click.ParamType):
             )
 
 
+def split_output(
+    inputs: tuple[str, ...], output: str | None, read: tuple[str, ...], write: tuple[str, ...]
+) -> tuple[tuple[str, ...], str | None]:
+    """Take ``IN OUT`` as people type it: the second of two names is the output if its extension is
+    one that the command writes and never reads, or if both are ``-``."""
+    if output is not None or len(inputs) != 2:
+        return inputs, output
+    last = inputs[1].lower()
+    is_output = last.endswith(write) and not last.endswith(read)
+    if is_output or inputs == ("-", "-"):
+        return inputs[:1], inputs[1]
+    return inputs, output
+
+
 def shared_options(command: Command) -> Command:
     """Options of encode and decode alike, shown last in the help."""
     for option in reversed(

@@ -299,3 +299,18 @@ def test_several_processes_make_the_same_files(run, tmp_path, weights):
     for name in "abc":
         first = (tmp_path / "one" / f"{name}.afc").read_bytes()
         assert (tmp_path / "two" / f"{name}.afc").read_bytes() == first
+
+
+def test_two_names_are_input_and_output(run, clip, weights, tmp_path):
+    target = tmp_path / "out.afc"
+    done = run("encode", clip, target, "--weights", weights)
+    assert done.exit_code == 0, done.output
+    assert read_tokens(target)[1].ok
+    again = tmp_path / "again.wav"
+    assert run("decode", target, again, "--weights", weights).exit_code == 0
+    assert sf.info(again).frames == 8000
+    # Two files to read stay two inputs.
+    other = make_clip(tmp_path / "other.wav")
+    done = run("encode", clip, other, "--weights", weights, "-o", tmp_path / "coded")
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "coded").rglob("*.afc"))) == 2
