@@ -115,6 +115,7 @@ def save(
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     save_file(weights, folder / (WEIGHTS_NAME + ".part"), metadata={"fingerprint": fingerprint})
+    (folder / (WEIGHTS_NAME + ".part")).chmod(0o644)  # safetensors writes for the owner alone
     (folder / (CONFIG_NAME + ".part")).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     for name in (WEIGHTS_NAME, CONFIG_NAME):
         os.replace(folder / (name + ".part"), folder / name)
