@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one matrix product that every kernel here is made of: C = A B with A read by scalars and B by
+// vectors. Rows of A may lie anywhere, and its elements at any step, so frames and channels can
+// take either role.
+//
+// An element of C is one chain of multiply-adds over the depth, in order. It does not depend on the
+// tile it fell into, hence not on the number of frames beside it.
+#pragma once
+
+#include "simd.h"
+
+namespace affectcodec {
+namespace cpu {
+namespace {
+
+// Row i starts at list[i], or at base + i * step where there is no list.
+struct Rows {
+  const float* base;
+  ptrdiff_t step;
+  const float* const* list;
+
+  const float* at(int i) const { return list ? list[i] : base + i * step; }
+};
+
+AC_INLINE Rows rows_at(const float* base, ptrdiff_t step) { return Rows{base, step, nullptr}; }
+
+enum class Start {
+  kZero,      // C = sum
+  kAdd,       // C += sum
+  kContinue,  // the chain goes on from C
+};
+
+template <int R, int V, bool Unit>
+AC_INLINE void tile(const Rows& a, int row, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
+                    int depth, float* c, ptrdiff_t ld_c, Start start) {
+  Floats sum[R][V];
+  const float* p[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    p[r] = a.at(row + r);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      sum[r][v] = start == Start::kContinue ? load(c + r * ld_c + v * kLanes) : Floats{};
+    }
+  }
+  ptrdiff_t at = 0;
+#pragma GCC unroll 2
+  for (int k = 0; k < depth; ++k) {
+    Floats w[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) w[v] = load(b + v * kLanes);
+    b += ld_b;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Floats x = fill(p[r][Unit ? k : at]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = multiply_add(x, w[v], sum[r][v]);
+    }
+    if (!Unit) at += element;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      float* to = c + r * ld_c + v * kLanes;
+      store(to, start == Start::kAdd ? load(to) + sum[r][v] : sum[r][v]);
+    }
+  }
+}
+
+template <int V, bool Unit>
+AC_INLINE void panel(const Rows& a, int rows, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
+                     int depth, float* c, ptrdiff_t ld_c, Start start) {
+  int i = 0;
+  for (; i + kTileRows <= rows; i += kTileRows) {
+    tile<kTileRows, V, Unit>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start);
+  }
+  if (kTileRows > 4 && i + 4 <= rows) {
+    tile<4, V, Unit>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start);
+    i += 4;
+  }
+  for (; i < rows; ++i) {
+    tile<1, V, Unit>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start);
+  }
+}
+
+template <bool Unit>
+__attribute__((noinline, unused)) static void product_steps(const Rows& a, int rows,
+                                                            ptrdiff_t element, const float* b,
+                                                            ptrdiff_t ld_b, int vectors, int depth,
+                                                            float* c, ptrdiff_t ld_c,
+                                                            Start start) {
+  int v = 0;
+  for (; v + kTileVectors <= vectors; v += kTileVectors) {
+    panel<kTileVectors, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c,
+                              start);
+  }
+  switch (vectors - v) {
+    case 2:
+      panel<2, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c, start);
+      break;
+    case 1:
+      panel<1, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c, start);
+      break;
+    default:
+      break;
+  }
+}
+
+AC_INLINE int vectors_for(int64_t count) {
+  return static_cast<int>((count + kLanes - 1) / kLanes);
+}
+
+// C [rows][vectors * kLanes] from A [rows][depth] and B [depth][vectors * kLanes]. `element` is the
+// step between neighbours of a row of A. B and C need room for whole vectors.
+AC_INLINE void product(const Rows& a, int rows, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
+                       int vectors, int depth, float* c, ptrdiff_t ld_c, Start start) {
+  if (element == 1) {
+    product_steps<true>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start);
+  } else {
+    product_steps<false>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start);
+  }
+}
+
+}  // namespace
+}  // namespace cpu
+}  // namespace affectcodec
