@@ -16,10 +16,13 @@ from affectcodec.ops.bd_rfsq import (
     BlockParams,
     BlockResult,
     decode_block,
+    kernels,
     quantize_codespace,
     quantize_naive,
 )
+from affectcodec.ops.bd_rfsq.folding import FoldCache, describe, fold
 from affectcodec.ops.bd_rfsq.params import SCALE_EPSILON
+from affectcodec.ops.registry import REFERENCE, choose
 
 Stages = StageSpec | Tensor
 
@@ -62,9 +65,11 @@ class _BlockQuantizer(nn.Module):
             return torch.randn(dim, width) / math.sqrt(width)
         return torch.linalg.qr(torch.randn(width, dim)).Q.t().contiguous()
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.W, self.c, self.O, self.e, self.scale_logit, self.shift)
+
     def params(self, dtype: torch.dtype) -> BlockParams:
-        tensors = (self.W, self.c, self.O, self.e, self.scale_logit, self.shift)
-        return BlockParams(*(tensor.to(dtype) for tensor in tensors))
+        return BlockParams(*(tensor.to(dtype) for tensor in self.tensors()))
 
 
 class BDRFSQ(nn.Module):
@@ -77,10 +82,17 @@ class BDRFSQ(nn.Module):
     whatever the dtype of the parameters; a module cast to bfloat16 has rounded parameters, and so
     other tokens.
 
+    Computed by the kernels of the device where there are some for the dtype, otherwise in plain
+    PyTorch; see ``affectcodec.ops.use_backend``. Kernels read weights folded once a version of the
+    parameters. A write through ``parameter.data`` raises no version: call ``refold`` after it.
+
     Args:
         config: blocks, levels and stage count.
-        form: ``"codespace"`` (fast, exact backward) or ``"naive"`` (stage by stage, the
-            specification). Both give the same numbers up to float rounding.
+        form: how plain PyTorch computes: ``"codespace"`` (fast, exact backward) or ``"naive"``
+            (stage by stage, the specification; never replaced by a kernel). Both give the same
+            numbers up to float rounding.
+        backend: ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"``, over all other choices;
+            None to choose by context, environment and device.
 
     Example:
         >>> q = BDRFSQ(BDRFSQConfig())
@@ -88,7 +100,9 @@ class BDRFSQ(nn.Module):
         >>> u = q.decode(tokens, stages={"emotion": 8, "acoustic": 2})
     """
 
-    def __init__(self, config: BDRFSQConfig, *, form: str = "codespace") -> None:
+    def __init__(
+        self, config: BDRFSQConfig, *, form: str = "codespace", backend: str | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(config, BDRFSQConfig):
             raise TypeError(f"config must be a BDRFSQConfig, got {type(config).__name__}")
@@ -96,9 +110,33 @@ class BDRFSQ(nn.Module):
             raise ValueError(f"form must be 'codespace' or 'naive', got {form!r}")
         self.config = config
         self.form = form
+        self.backend = REFERENCE if form == "naive" else backend
+        self._description = describe(config)
+        self._width = config.width
+        self._folded = FoldCache()
         self.blocks = nn.ModuleDict(
             {block.name: _BlockQuantizer(block, config.num_stages) for block in config.blocks}
         )
+
+    def refold(self) -> None:
+        """Fold the weights anew at the next call, after a write that autograd cannot see."""
+        self._folded.forget()
+
+    def train(self, mode: bool = True) -> BDRFSQ:
+        # Weights are often swapped through `.data` between training and evaluation.
+        self._folded.forget()
+        return super().train(mode)
+
+    def _all_parameters(self) -> list[Tensor]:
+        """Parameters of all blocks in order, without the cost of `nn.Module` attributes."""
+        found: list[Tensor] = []
+        for block in self._modules["blocks"]._modules.values():  # type: ignore[union-attr]
+            own = block._parameters  # type: ignore[union-attr]
+            if len(own) == 6:
+                found += own.values()  # type: ignore[arg-type]
+            else:  # a parametrization took some of them over
+                found += cast(_BlockQuantizer, block).tensors()
+        return found
 
     def block_params(self, name: str, dtype: torch.dtype = torch.float32) -> BlockParams:
         """Parameters of one block, converted to ``dtype``."""
@@ -109,22 +147,21 @@ class BDRFSQ(nn.Module):
 
     # -- checks ---------------------------------------------------------------------------------
 
-    def _channel_first(self, z: Tensor, channels_last: bool) -> Tensor:
+    def _check_latent(self, z: Tensor, channels_last: bool) -> None:
         if not isinstance(z, Tensor) or z.ndim != 3:
             got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             wanted = "[B, T, D]" if channels_last else "[B, D, T]"
             raise ValueError(f"z: wanted a tensor {wanted}, got {got}")
         if not z.dtype.is_floating_point:
             raise ValueError(f"z: wanted a floating point tensor, got {z.dtype}")
-        z = z.transpose(1, 2) if channels_last else z
-        if z.shape[1] != self.config.width:
+        channels = z.shape[2 if channels_last else 1]
+        if channels != self._width:
             hint = "" if channels_last else "; pass channels_last=True for [B, T, D]"
             raise ValueError(
                 f"z: wanted {self.config.width} channels "
                 f"({' + '.join(f'{b.width} {b.name}' for b in self.config.blocks)}), "
-                f"got {z.shape[1]} in shape {tuple(z.shape)}{hint}"
+                f"got {channels} in shape {tuple(z.shape)}{hint}"
             )
-        return z
 
     def _check_tokens(self, tokens: Tensor) -> Tensor:
         if not isinstance(tokens, Tensor) or tokens.ndim != 3:
@@ -169,6 +206,33 @@ class BDRFSQ(nn.Module):
             for name, count in resolved.items()
         }
 
+    def _counts(
+        self, stages: Stages, batch: int, num_stages: int, device: torch.device
+    ) -> Tensor | None:
+        """Active stages int64 ``[B, G]`` (or ``[B, G, T]``), None where nothing is cut."""
+        if stages is None:
+            return None
+        if isinstance(stages, Tensor):
+            shape = (batch, len(self.config.blocks))
+            if stages.ndim != 3 and tuple(stages.shape) != shape:
+                raise ValueError(
+                    f"stages: a tensor must be [B, G] = {list(shape)} "
+                    f"(G blocks: {list(self.config.names)}), got {list(stages.shape)}"
+                )
+            return stages.to(device=device, dtype=torch.int64)
+        counts = list(self.config.resolve_stages(stages).values())
+        if all(count >= num_stages for count in counts):
+            return None
+        # Filled on the device: a copy from the host would wait for a GPU.
+        parts = [torch.full((batch,), count, dtype=torch.int64, device=device) for count in counts]
+        return torch.stack(parts, dim=1)
+
+    def _float32_parameters(self) -> list[Tensor]:
+        """Parameters as the kernels' gradients are made for; a cast is differentiable."""
+        return [
+            p if p.dtype == torch.float32 else p.to(torch.float32) for p in self._all_parameters()
+        ]
+
     # -- public ---------------------------------------------------------------------------------
 
     def _run(
@@ -199,11 +263,14 @@ class BDRFSQ(nn.Module):
         assert token is not None
         return token
 
-    def encode(self, z: Tensor, *, channels_last: bool = False) -> Tensor:
+    def encode(
+        self, z: Tensor, *, channels_last: bool = False, out: Tensor | None = None
+    ) -> Tensor:
         """Tokens of a latent.
 
         Args:
             z: ``[B, D, T]``, or ``[B, T, D]`` with ``channels_last``; any strides.
+            out: tensor of the result's shape and dtype to write into.
 
         Returns:
             int32 ``[B, K, T]`` (int64 when the codebook exceeds 2**31). A frame that holds a NaN
@@ -211,17 +278,28 @@ class BDRFSQ(nn.Module):
 
         Raises:
             ValueError: on a wrong shape or dtype.
+            RuntimeError: if the backend asked for cannot serve.
         """
-        z = self._channel_first(z, channels_last)
+        self._check_latent(z, channels_last)
+        backend = choose("encode", z.device.type, z.dtype, self.backend)
+        if backend != REFERENCE:
+            weights = self._folded.get(self._all_parameters(), self._description, backend)
+            return kernels.encode(backend, z, weights, self._description, channels_last, out)
+        z = z.transpose(1, 2) if channels_last else z
         with torch.no_grad():
             masks = self.stage_mask(None, z.shape[0], self.config.num_stages, z.device)
             results = self._run(z, masks, ())
             token = self._pack({name: r.digits for name, r in results.items()})
-            bad = torch.isnan(z).any(1, keepdim=True)
-            return token.masked_fill(bad, -1)
+            token = token.masked_fill(torch.isnan(z).any(1, keepdim=True), -1)
+            return token if out is None else _write(out, token)
 
     def decode(
-        self, tokens: Tensor, stages: Stages = None, *, channels_last: bool = False
+        self,
+        tokens: Tensor,
+        stages: Stages = None,
+        *,
+        channels_last: bool = False,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Quantized latent from tokens alone.
 
@@ -229,14 +307,21 @@ class BDRFSQ(nn.Module):
             tokens: int32 or int64 ``[B, K', T]``, the first ``K' <= K`` stages.
             stages: None (all given), an int, a mapping block -> int, an integer tensor ``[B, G]``
                 of counts for each sample and block, or ``[B, G, T]`` for each frame as well.
+            out: tensor of the result's shape to write into; takes no gradient.
 
         Returns:
             ``u [B, D, T]`` (or ``[B, T, D]``), float64 for float64 parameters, else float32.
 
         Raises:
             ValueError: on a wrong shape or dtype, or a token outside ``0..codebook_size-1``.
+            RuntimeError: if the backend asked for cannot serve.
         """
         tokens = self._check_tokens(tokens)
+        params = self._all_parameters()
+        dtype = torch.float64 if params[0].dtype == torch.float64 else torch.float32
+        backend = choose("decode", tokens.device.type, dtype, self.backend)
+        if backend != REFERENCE:
+            return self._decode_by_kernel(backend, tokens, stages, channels_last, dtype, out)
         size = self.config.codebook_size
         if not torch.compiler.is_compiling() and tokens.numel():
             low, high = (int(x) for x in torch.aminmax(tokens))
@@ -245,9 +330,48 @@ class BDRFSQ(nn.Module):
                     f"tokens: values must lie in 0..{size - 1}, got {low}..{high}. "
                     "-1 marks a frame whose latent was NaN; other values come from another codec."
                 )
-        return self._decode_unchecked(tokens, stages, channels_last)
+        u = self._decode_unchecked(tokens, stages, None)
+        u = u.transpose(1, 2) if channels_last else u
+        return u if out is None else _write(out, u)
 
-    def _decode_unchecked(self, tokens: Tensor, stages: Stages, channels_last: bool) -> Tensor:
+    def _decode_by_kernel(
+        self,
+        backend: str,
+        tokens: Tensor,
+        stages: Stages,
+        channels_last: bool,
+        dtype: torch.dtype,
+        out: Tensor | None,
+    ) -> Tensor:
+        batch, kept, _ = tokens.shape
+        counts = self._counts(stages, batch, kept, tokens.device)
+        weights = self._folded.get(self._all_parameters(), self._description, backend)
+
+        def plain(tokens: Tensor, counts: Tensor | None, params: list[Tensor]) -> Tensor:
+            return self._decode_unchecked(tokens, counts, params)
+
+        try:
+            return kernels.decode(
+                backend,
+                tokens,
+                weights,
+                self._float32_parameters(),
+                self._description,
+                counts,
+                channels_last,
+                dtype,
+                plain,
+                out,
+            )
+        except RuntimeError as error:
+            # What the kernel says of bad values is an error of the argument, like its shape.
+            if str(error).startswith("tokens:"):
+                raise ValueError(str(error)) from None
+            raise
+
+    def _decode_unchecked(
+        self, tokens: Tensor, stages: Stages, given: list[Tensor] | None
+    ) -> Tensor:
         batch, kept, _ = tokens.shape
         if isinstance(stages, Tensor) and stages.ndim == 3:
             index = torch.arange(kept, device=tokens.device)[None, :, None]
@@ -262,15 +386,17 @@ class BDRFSQ(nn.Module):
             }
         parts = []
         code = tokens
-        for block in self.config.blocks:
+        for g, block in enumerate(self.config.blocks):
             digit = fsq.unpack_digits(code % block.codebook_size, block.levels)
             code = code // block.codebook_size
-            module = self._block(block.name)
-            dtype = torch.float64 if module.W.dtype == torch.float64 else torch.float32
-            params = module.params(dtype)
+            if given is None:
+                module = self._block(block.name)
+                dtype = torch.float64 if module.W.dtype == torch.float64 else torch.float32
+                params = module.params(dtype)
+            else:
+                params = BlockParams(*given[6 * g : 6 * g + 6])
             parts.append(decode_block(digit, params, block.levels, masks[block.name]))
-        u = torch.cat(parts, 1)
-        return u.transpose(1, 2) if channels_last else u
+        return torch.cat(parts, 1)
 
     def forward(
         self,
@@ -290,13 +416,40 @@ class BDRFSQ(nn.Module):
 
         Raises:
             ValueError: on a wrong shape, dtype, stage count or rate.
+            RuntimeError: if the backend asked for cannot serve.
         """
-        z = self._channel_first(z, channels_last)
+        self._check_latent(z, channels_last)
         num_stages = self.config.num_stages
         rates = tuple(rates)
         for rate in rates:
             if not isinstance(rate, int) or not 1 <= rate <= num_stages:
                 raise ValueError(f"rates: wanted integers in 1..{num_stages}, got {rates}")
+        backend = choose("forward", z.device.type, z.dtype, self.backend)
+        if backend != REFERENCE:
+            counts = self._counts(stages, z.shape[0], num_stages, z.device)
+            if counts is not None and counts.ndim != 2:
+                raise ValueError(f"stages: a tensor must be [B, G], got {list(counts.shape)}")
+            params = self._all_parameters()
+            if torch.is_grad_enabled() and any(p.requires_grad for p in params):
+                weights = fold(params, self._description, backend)  # they change at every step
+            else:
+                weights = self._folded.get(params, self._description, backend)
+            below = tuple(sorted({rate for rate in rates if rate < num_stages}))
+            found, token = kernels.quantize(
+                backend,
+                z,
+                weights,
+                self._float32_parameters(),
+                self._description,
+                counts,
+                below,
+                channels_last,
+                None if torch.compiler.is_compiling() else self._folded.forget,
+            )
+            at = dict(zip((*below, num_stages), found, strict=True))
+            return BDRFSQOutput(found[-1], token, {rate: at[rate] for rate in rates})
+
+        z = z.transpose(1, 2) if channels_last else z
         masks = self.stage_mask(stages, z.shape[0], num_stages, z.device)
         results = self._run(z, masks, rates)
         token = self._pack({name: r.digits for name, r in results.items()})
@@ -312,3 +465,11 @@ class BDRFSQ(nn.Module):
     def extra_repr(self) -> str:
         blocks = ", ".join(f"{b.name}: {b.width} -> {b.levels}" for b in self.config.blocks)
         return f"{blocks}, num_stages={self.config.num_stages}, form={self.form!r}"
+
+
+def _write(out: Tensor, value: Tensor) -> Tensor:
+    if out.shape != value.shape or out.dtype != value.dtype:
+        raise ValueError(
+            f"out: wanted {value.dtype} {list(value.shape)}, got {out.dtype} {list(out.shape)}"
+        )
+    return out.copy_(value)

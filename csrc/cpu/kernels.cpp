@@ -119,6 +119,32 @@ AC_INLINE void clear_tokens(const Plan& plan, const TokenSums& sums) {
   for (int i = 0; i < kUnit; ++i) sums.marked[i] = 0;
 }
 
+template <typename T>
+static bool holds_nan(const View& z, int64_t b, int64_t t, int64_t width) {
+  const T* from = static_cast<const T*>(z.data) + b * z.stride_b + t * z.stride_t;
+  for (int64_t c = 0; c < width; ++c) {
+    const float x = widen(from[c * z.stride_d]);
+    if (x != x) return true;
+  }
+  return false;
+}
+
+// A projection is NaN where the frame holds a NaN, but also where infinities cancel. Only the first
+// makes a frame unusable; the rare frame that is marked is looked at again to tell them apart.
+__attribute__((noinline)) static void confirm_marks(const Plan& plan, const View& z, int64_t first,
+                                                    int count, int32_t* marked) {
+  for_each_run(first, count, z.frames, [&](const Run& run) {
+    for (int i = 0; i < run.length; ++i) {
+      int32_t& mark = marked[run.lane + i];
+      if (!mark) continue;
+      const auto holds = z.type == Type::kFloat32    ? holds_nan<float>
+                         : z.type == Type::kBFloat16 ? holds_nan<BFloat16>
+                                                     : holds_nan<Float16>;
+      mark = holds(z, run.b, run.t + i, plan.width) ? 1 : 0;
+    }
+  });
+}
+
 AC_INLINE void write_tokens(const Plan& plan, const TokenSums& sums, const TokenView& v,
                             int64_t first, int count, int64_t frames) {
   for (int k = 0; k < plan.stages; ++k) {
@@ -182,6 +208,9 @@ static void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float
                job.weights + b.bias, active, first, count, v, rows, scratch + s.chunk);
       }
     }
+    int32_t any = 0;
+    for (int i = 0; i < count; ++i) any |= marked[i];
+    if (any) confirm_marks(plan, job.z, first, count, marked);
     write_tokens(plan, tokens, job.tokens, first, count, job.z.frames);
   }
 }

@@ -5,13 +5,14 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -38,10 +39,19 @@ using torch::stable::Tensor;
 
 using Ints = std::vector<int64_t>;
 
+// Raises RuntimeError with the message alone, which is for the user: no function, file or line.
+template <typename... Parts>
+void check(bool sound, const Parts&... parts) {
+  if (sound) return;
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
 const Kernels& table() {
   const char* why = "";
   const Kernels* kernels = affectcodec::cpu::kernels(&why);
-  STD_TORCH_CHECK(kernels != nullptr, "AFFECTCODEC_CPU_ISA: ", why,
+  check(kernels != nullptr, "AFFECTCODEC_CPU_ISA: ", why,
                   "; unset it to take the best instruction set of this machine");
   return *kernels;
 }
@@ -81,11 +91,11 @@ constexpr int64_t kGrain = 2;
 void read_plan(const Ints& config, Plan* plan) {
   const char* wrong =
       affectcodec::make_plan(config.data(), static_cast<int64_t>(config.size()), plan);
-  STD_TORCH_CHECK(wrong == nullptr, wrong);
+  check(wrong == nullptr, wrong);
 }
 
 const float* weights_of(const Tensor& weights, const Plan& plan) {
-  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Float && weights.dim() == 1 &&
+  check(weights.scalar_type() == ScalarType::Float && weights.dim() == 1 &&
                       weights.is_contiguous() && weights.numel() == plan.floats,
                   "weights: wanted the ", plan.floats,
                   " floats that affectcodec::fold_cpu makes for this configuration, got ",
@@ -102,15 +112,17 @@ Type type_of(const Tensor& t, const char* name) {
     case ScalarType::Half:
       return Type::kFloat16;
     default:
-      STD_TORCH_CHECK(false, name, ": the cpu backend takes float32, bfloat16 and float16; use the "
-                                   "reference backend for other types");
+      break;
   }
+  check(false, name, ": the cpu backend takes float32, bfloat16 and float16; use the "
+                                   "reference backend for other types");
+  return Type::kFloat32;
 }
 
 View view_of(const Tensor& t, const Plan& plan, bool channels_last, const char* name) {
-  STD_TORCH_CHECK(t.dim() == 3, name, ": wanted three dimensions, got ", t.dim());
+  check(t.dim() == 3, name, ": wanted three dimensions, got ", t.dim());
   const int channel = channels_last ? 2 : 1, frame = channels_last ? 1 : 2;
-  STD_TORCH_CHECK(t.size(channel) == plan.width, name, ": wanted ", plan.width,
+  check(t.size(channel) == plan.width, name, ": wanted ", plan.width,
                   " channels in dim ", channel, ", got ", t.size(channel));
   View v;
   v.type = type_of(t, name);
@@ -146,8 +158,8 @@ Counts counts_of(const std::optional<Tensor>& t, const Plan& plan, int64_t batch
                  int64_t frames) {
   Counts c;
   if (!t) return c;
-  STD_TORCH_CHECK(t->scalar_type() == ScalarType::Long, "counts: wanted int64");
-  STD_TORCH_CHECK((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) &&
+  check(t->scalar_type() == ScalarType::Long, "counts: wanted int64");
+  check((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) &&
                       t->size(0) == batch && t->size(1) == plan.blocks,
                   "counts: wanted [", batch, ", ", plan.blocks, "] or [", batch, ", ",
                   plan.blocks, ", ", frames, "]");
@@ -161,7 +173,7 @@ Counts counts_of(const std::optional<Tensor>& t, const Plan& plan, int64_t batch
 std::vector<int32_t> rates_of(const Ints& asked, const Plan& plan) {
   std::vector<int32_t> rates;
   for (const int64_t rate : asked) {
-    STD_TORCH_CHECK(rate > (rates.empty() ? 0 : rates.back()) && rate < plan.stages,
+    check(rate > (rates.empty() ? 0 : rates.back()) && rate < plan.stages,
                     "rates: wanted ascending stage counts in 1..", plan.stages - 1);
     rates.push_back(static_cast<int32_t>(rate));
   }
@@ -180,7 +192,7 @@ std::vector<int64_t> latent_shape(const View& v, const Plan& plan, bool channels
 
 // The six parameters of each block: W, c, O, e, scale logit, shift.
 std::vector<BlockParameters> parameters_of(const std::vector<Tensor>& params, const Plan& plan) {
-  STD_TORCH_CHECK(static_cast<int64_t>(params.size()) == 6 * plan.blocks,
+  check(static_cast<int64_t>(params.size()) == 6 * plan.blocks,
                   "params: wanted 6 tensors a block");
   std::vector<BlockParameters> blocks;
   for (int g = 0; g < plan.blocks; ++g) {
@@ -190,7 +202,7 @@ std::vector<BlockParameters> parameters_of(const std::vector<Tensor>& params, co
     const float* data[6];
     for (int i = 0; i < 6; ++i) {
       const Tensor& t = params[static_cast<size_t>(6 * g + i)];
-      STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float && t.is_contiguous() &&
+      check(t.scalar_type() == ScalarType::Float && t.is_contiguous() &&
                           t.numel() == sizes[i],
                       "params: tensor ", 6 * g + i, " must be contiguous float32 with ", sizes[i],
                       " elements");
@@ -243,7 +255,7 @@ void encode_out(const Tensor& z, const Tensor& weights, const Ints& config, bool
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
   job.z = view_of(z, plan, channels_last, "z");
-  STD_TORCH_CHECK(out.dim() == 3 && out.size(0) == job.z.batch && out.size(1) == plan.stages &&
+  check(out.dim() == 3 && out.size(0) == job.z.batch && out.size(1) == plan.stages &&
                       out.size(2) == job.z.frames &&
                       out.scalar_type() == (plan.wide() ? ScalarType::Long : ScalarType::Int),
                   "out: wanted ", plan.wide() ? "int64" : "int32", " [", job.z.batch, ", ",
@@ -298,17 +310,17 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   const auto ascending = rates_of(rates, plan);
   const auto blocks = parameters_of(params, plan);
   const int64_t units = affectcodec::cpu::units_of(job.z.total());
-  STD_TORCH_CHECK(saved.scalar_type() == ScalarType::Float && saved.is_contiguous() &&
+  check(saved.scalar_type() == ScalarType::Float && saved.is_contiguous() &&
                       saved.numel() == units * affectcodec::cpu::total_rows(plan) * kUnit,
                   "saved: not what forward made for this z");
   job.saved = static_cast<const float*>(saved.const_data_ptr());
   std::vector<View> views(ascending.size());
-  STD_TORCH_CHECK(grads.size() == present.size(), "grads: wanted one tensor an entry of present");
+  check(grads.size() == present.size(), "grads: wanted one tensor an entry of present");
   for (size_t i = 0; i < grads.size(); ++i) {
-    STD_TORCH_CHECK(present[i] >= 0 && present[i] < static_cast<int64_t>(views.size()),
+    check(present[i] >= 0 && present[i] < static_cast<int64_t>(views.size()),
                     "present: wanted indices of the outputs");
     View v = view_of(grads[i], plan, channels_last, "grads");
-    STD_TORCH_CHECK(v.batch == job.z.batch && v.frames == job.z.frames,
+    check(v.batch == job.z.batch && v.frames == job.z.frames,
                     "grads: wanted the shape of z");
     views[static_cast<size_t>(present[i])] = v;
   }
@@ -363,9 +375,9 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
 void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
                 const std::optional<Tensor>& counts, bool channels_last, Tensor& out) {
   const Kernels& kernels = table();
-  STD_TORCH_CHECK(tokens.dim() == 3 && tokens.size(1) >= 1 && tokens.size(1) <= plan.stages,
+  check(tokens.dim() == 3 && tokens.size(1) >= 1 && tokens.size(1) <= plan.stages,
                   "tokens: wanted [B, K, T] with 1..", plan.stages, " stages");
-  STD_TORCH_CHECK(tokens.scalar_type() == ScalarType::Int ||
+  check(tokens.scalar_type() == ScalarType::Int ||
                       tokens.scalar_type() == ScalarType::Long,
                   "tokens: wanted int32 or int64");
   DecodeJob job{};
@@ -381,7 +393,7 @@ void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
               [&](int64_t begin, int64_t end) {
                 kernels.decode(job, begin, end, scratch(plan));
               });
-  STD_TORCH_CHECK(refused[0] == 0, "tokens: values must lie in 0..", plan.codebook - 1,
+  check(refused[0] == 0, "tokens: values must lie in 0..", plan.codebook - 1,
                   ", got ", refused[1],
                   ". -1 marks a frame whose latent was NaN; other values come from another codec.");
 }
@@ -390,7 +402,7 @@ Tensor decode(const Tensor& tokens, const Tensor& weights, const Ints& config,
               const std::optional<Tensor>& counts, bool channels_last, ScalarType dtype) {
   Plan plan;
   read_plan(config, &plan);
-  STD_TORCH_CHECK(tokens.dim() == 3, "tokens: wanted [B, K, T]");
+  check(tokens.dim() == 3, "tokens: wanted [B, K, T]");
   View shape;
   shape.batch = tokens.size(0);
   shape.frames = tokens.size(2);
@@ -403,18 +415,18 @@ void decode_out(const Tensor& tokens, const Tensor& weights, const Ints& config,
                 const std::optional<Tensor>& counts, bool channels_last, Tensor out) {
   Plan plan;
   read_plan(config, &plan);
-  STD_TORCH_CHECK(tokens.dim() == 3 && out.dim() == 3 && out.size(0) == tokens.size(0) &&
+  check(tokens.dim() == 3 && out.dim() == 3 && out.size(0) == tokens.size(0) &&
                       out.size(channels_last ? 1 : 2) == tokens.size(2),
                   "out: wanted the batch and frames of tokens");
   run_decode(tokens, weights, plan, counts, channels_last, out);
 }
 
 Tensor pack_bits(const Tensor& codes, int64_t bits) {
-  STD_TORCH_CHECK(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
-  STD_TORCH_CHECK(codes.dim() == 1 && codes.is_contiguous(),
+  check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
+  check(codes.dim() == 1 && codes.is_contiguous(),
                   "codes: expected one contiguous dimension");
   const bool wide = codes.scalar_type() == ScalarType::Long;
-  STD_TORCH_CHECK(wide || codes.scalar_type() == ScalarType::Int,
+  check(wide || codes.scalar_type() == ScalarType::Int,
                   "codes: expected int32 or int64");
   const auto count = static_cast<size_t>(codes.numel());
   const int width = static_cast<int>(bits);
@@ -425,7 +437,7 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
   const auto pack = [&](const auto* from) {
     if (affectcodec::pack_bits(from, count, width, to)) return;
     const size_t bad = affectcodec::first_outside(from, count, width);
-    STD_TORCH_CHECK(false, "codes[", bad, "]: does not fit ", bits, " bits, expected 0..",
+    check(false, "codes[", bad, "]: does not fit ", bits, " bits, expected 0..",
                     (uint64_t{1} << bits) - 1);
   };
   if (wide) {
@@ -437,22 +449,22 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
 }
 
 Tensor unpack_bits(const Tensor& data, int64_t bits, int64_t count, ScalarType dtype) {
-  STD_TORCH_CHECK(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
+  check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
   const bool wide = dtype == ScalarType::Long;
-  STD_TORCH_CHECK(wide || (dtype == ScalarType::Int && bits <= 31),
+  check(wide || (dtype == ScalarType::Int && bits <= 31),
                   "dtype: expected int64, or int32 for at most 31 bits");
-  STD_TORCH_CHECK(data.scalar_type() == ScalarType::Byte && data.dim() == 1 &&
+  check(data.scalar_type() == ScalarType::Byte && data.dim() == 1 &&
                       data.is_contiguous(),
                   "data: expected one contiguous dimension of uint8");
   const int width = static_cast<int>(bits);
   const auto size = static_cast<size_t>(data.numel());
   // By division first: an absurd count must neither overflow nor be allocated.
-  STD_TORCH_CHECK(count >= 0 && static_cast<size_t>(count) <= size * 8 / static_cast<size_t>(bits) &&
+  check(count >= 0 && static_cast<size_t>(count) <= size * 8 / static_cast<size_t>(bits) &&
                       affectcodec::packed_size(static_cast<size_t>(count), width) == size,
                   "data: ", size, " bytes are not ", count, " codes of ", bits, " bits");
   const auto* from = static_cast<const uint8_t*>(data.const_data_ptr());
   const size_t used = static_cast<size_t>(count) * static_cast<size_t>(bits) % 8;
-  STD_TORCH_CHECK(used == 0 || from[size - 1] >> used == 0,
+  check(used == 0 || from[size - 1] >> used == 0,
                   "data: the bits that fill up the last byte are not 0");
   Tensor out = make(data, {count}, dtype);
   if (wide) {

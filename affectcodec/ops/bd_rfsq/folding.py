@@ -95,17 +95,22 @@ def digits_of(projections: Tensor, folded: Folded, dim: int) -> Tensor:
 class FoldCache:
     """Folded weights of one module, made again when a parameter has changed.
 
-    A parameter is known by its address and its version, which every in-place operation raises,
-    under ``no_grad`` as well. Writes through ``.data`` raise no version; ``forget`` is for them.
-    The tensors are held, so that no other can come to lie at the same address.
+    A parameter is known by its address and its version. In-place operations raise the version,
+    under ``no_grad`` as well, with one exception that matters: fused optimizers do not. They need
+    gradients, so nothing is kept while a parameter has one, and what is kept is dropped when a
+    gradient arrives. Writes through ``.data`` cannot be seen at all; ``forget`` is for them.
     """
 
     def __init__(self) -> None:
         # One attribute, replaced as a whole: another thread sees the old entry or the new one.
-        self._entry: tuple[Any, Any, Tensor] | None = None
+        self._entry: tuple[list[Any], Any, Tensor] | None = None
+        self._hooks: list[Any] = []
 
-    def forget(self) -> None:
+    def forget(self, _: Any = None) -> None:
         self._entry = None
+        hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            hook.remove()
 
     def __deepcopy__(self, memo: Any) -> FoldCache:
         return FoldCache()
@@ -130,7 +135,12 @@ class FoldCache:
         # Not an inference tensor: the entry may be used inside and outside of inference mode.
         with torch.inference_mode(False):
             weights = fold(params, description, backend)
-        self._entry = (key, [p.detach() for p in params], weights)
+        self.forget()
+        if all(p.is_leaf and p.grad is None for p in params):
+            trained = [p for p in params if p.requires_grad]
+            self._hooks = [p.register_post_accumulate_grad_hook(self.forget) for p in trained]
+            # The tensors are held, so that no other can come to lie at the same address.
+            self._entry = (key, [p.detach() for p in params], weights)
         return weights
 
 

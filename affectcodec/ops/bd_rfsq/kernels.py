@@ -51,6 +51,7 @@ class _Quantize(torch.autograd.Function):
         config: tuple[int, ...],
         rates: tuple[int, ...],
         channels_last: bool,
+        before_step: Callable[[], None] | None,
         *params: Tensor,
     ) -> tuple[Tensor, ...]:
         latents, tokens, saved = _KERNELS[backend]["forward"](
@@ -58,7 +59,7 @@ class _Quantize(torch.autograd.Function):
         )
         ctx.save_for_backward(z, counts, weights, saved, *params)
         ctx.backend, ctx.config, ctx.rates = backend, config, rates
-        ctx.channels_last = channels_last
+        ctx.channels_last, ctx.before_step = channels_last, before_step
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(tokens)
         return (*latents, tokens)
@@ -69,7 +70,9 @@ class _Quantize(torch.autograd.Function):
         z, counts, weights, saved, *params = ctx.saved_tensors
         latent_grads = grads[:-1]
         present = [i for i, g in enumerate(latent_grads) if g is not None]
-        nothing: tuple[Tensor | None, ...] = (None,) * (7 + len(params))
+        if ctx.before_step is not None:
+            ctx.before_step()
+        nothing: tuple[Tensor | None, ...] = (None,) * (8 + len(params))
         if not present:
             return nothing
         dz, param_grads = _KERNELS[ctx.backend]["backward"](
@@ -85,7 +88,7 @@ class _Quantize(torch.autograd.Function):
             ctx.channels_last,
             ctx.needs_input_grad[0],
         )
-        return (dz if ctx.needs_input_grad[0] else None, *nothing[1:7], *param_grads)
+        return (dz if ctx.needs_input_grad[0] else None, *nothing[1:8], *param_grads)
 
 
 def quantize(
@@ -97,15 +100,17 @@ def quantize(
     counts: Tensor | None,
     rates: tuple[int, ...],
     channels_last: bool,
+    before_step: Callable[[], None] | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Latents at ``rates`` (ascending, below ``K``) and at all stages, and the tokens.
 
     Args:
         counts: int64 ``[B, G]`` active stages of each sample and block, or None for all.
         params: the parameters of the blocks in float32; the gradient goes to them.
+        before_step: called when gradients are made, after which parameters may change.
     """
     *latents, tokens = _Quantize.apply(
-        z, counts, weights, backend, config, rates, channels_last, *params
+        z, counts, weights, backend, config, rates, channels_last, before_step, *params
     )
     return tuple(latents), tokens
 
