@@ -18,15 +18,16 @@ namespace {
 
 AC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-AC_INLINE void fill_active(const Plan& plan, const Counts& counts, int g, int64_t first, int count,
-                           int64_t frames, Active* active) {
+AC_INLINE void fill_active(const Plan& plan, const Counts& counts, int g, const Unit& unit,
+                           Active* active) {
+  const int count = unit.count;
   active->uniform = true;
   if (!counts.data) {
     for (int i = 0; i < kUnit; ++i) active->stages[i] = i < count ? plan.stages : 0;
     // Frames past the end may take any constants: their results are not read.
     return;
   }
-  for_each_run(first, count, frames, [&](const Run& run) {
+  for_each_run(unit, [&](const Run& run) {
     const int64_t* from = counts.data + run.b * counts.stride_b + g * counts.stride_g;
     for (int i = 0; i < run.length; ++i) {
       const int64_t asked = from[(run.t + i) * counts.stride_t];
@@ -43,13 +44,14 @@ AC_INLINE void fill_active(const Plan& plan, const Counts& counts, int g, int64_
 // Projections of one block, [rows][kUnit]: the sum of one chain of multiply-adds a chunk of
 // channels, chunk by chunk, in every layout.
 __attribute__((noinline)) static void project(const BlockPlan& b, const float* weights,
-                                              const View& z, int64_t first, int count,
-                                              float* scratch, const Scratch& s, float* x) {
+                                              const View& z, const Unit& unit, float* scratch,
+                                              const Scratch& s, float* x) {
   float* chunk = scratch + s.chunk;
+  const int count = unit.count;
   if (!by_rows(z)) {
     for (int64_t c = 0; c < b.width; c += kChunk) {
       const int channels = static_cast<int>(smaller(kChunk, b.width - c));
-      load_frames(z, false, first, count, b.channel + c, channels, chunk);
+      load_frames(z, false, unit, b.channel + c, channels, chunk);
       product(rows_at(weights + b.in + c, b.ld_width), b.rows, 1, chunk, kUnit,
               vectors_for(count), channels, x, kUnit, c == 0 ? Start::kZero : Start::kAdd);
     }
@@ -57,22 +59,39 @@ __attribute__((noinline)) static void project(const BlockPlan& b, const float* w
   }
   float* sums = scratch + s.rows;
   const float* list[kUnit];
+  const bool direct = z.type == Type::kFloat32;
   for (int64_t c = 0; c < b.width; c += kChunk) {
     const int channels = static_cast<int>(smaller(kChunk, b.width - c));
-    Rows rows = rows_at(chunk, kChunk);
-    if (z.type == Type::kFloat32) {
-      const float* data = static_cast<const float*>(z.data) + b.channel + c;
-      for_each_run(first, count, z.frames, [&](const Run& run) {
-        for (int i = 0; i < run.length; ++i) {
-          list[run.lane + i] = data + run.b * z.stride_b + (run.t + i) * z.stride_t;
-        }
-      });
-      rows = Rows{nullptr, 0, list};
-    } else {
-      load_frames(z, true, first, count, b.channel + c, channels, chunk);
+    const float* w = weights + b.in_t + c * b.ld_rows;
+    const Start start = c == 0 ? Start::kZero : Start::kAdd;
+    if (!direct) {
+      load_frames(z, true, unit, b.channel + c, channels, chunk);
+      product(rows_at(chunk, kChunk), count, 1, w, b.ld_rows, vectors_for(b.rows), channels, sums,
+              b.ld_rows, start);
+      continue;
     }
-    product(rows, count, 1, weights + b.in_t + c * b.ld_rows, b.ld_rows, vectors_for(b.rows),
-            channels, sums, b.ld_rows, c == 0 ? Start::kZero : Start::kAdd);
+    const float* data = static_cast<const float*>(z.data) + b.channel + c;
+    for_each_run(unit, [&](const Run& run) {
+      for (int i = 0; i < run.length; ++i) {
+        list[run.lane + i] = data + run.b * z.stride_b + (run.t + i) * z.stride_t;
+      }
+    });
+    // A unit is walked chunk by chunk, which hides the order from the machine's own prefetcher. The
+    // next piece of each row is asked for while this one is worked on: the next chunk, and at the
+    // end of a frame the start of the one that takes its place in the next unit.
+    const int64_t left = z.channels - b.channel - c - channels;
+    const ptrdiff_t next = left > 0 ? channels : kUnit * z.stride_t - b.channel - c;
+    const int64_t ahead = left > 0 ? smaller(left, kChunk) : smaller(z.channels, kChunk);
+    for (int i = 0; i < count; i += kTileRows) {
+      const int rows = static_cast<int>(smaller(kTileRows, count - i));
+      // Addresses past the tensor are harmless here: a prefetch cannot fault.
+      for (int r = 0; r < rows && count > kTileRows; ++r) {
+        const char* from = reinterpret_cast<const char*>(list[i + r] + next);
+        for (int64_t byte = 0; byte < ahead * 4; byte += 64) prefetch(from + byte);
+      }
+      product(Rows{nullptr, 0, list + i}, rows, 1, w, b.ld_rows, vectors_for(b.rows), channels,
+              sums + i * b.ld_rows, b.ld_rows, start);
+    }
   }
   transpose(sums, b.ld_rows, count, b.rows, x, kUnit);
 }
@@ -82,9 +101,10 @@ __attribute__((noinline)) static void project(const BlockPlan& b, const float* w
 __attribute__((noinline)) static void expand(const BlockPlan& b, const float* by_row,
                                              const float* by_column, const View* out, int outputs,
                                              const int32_t* rates, const float* bias,
-                                             const Active& active, int64_t first, int count,
+                                             const Active& active, const Unit& unit,
                                              const float* lanes, const float* rows, float* chunk) {
   const bool as_rows = by_rows(out[0]);
+  const int count = unit.count;
   int32_t kept[kUnit];
   for (int64_t c = 0; c < b.width; c += kChunk) {
     const int channels = static_cast<int>(smaller(kChunk, b.width - c));
@@ -105,7 +125,7 @@ __attribute__((noinline)) static void expand(const BlockPlan& b, const float* by
       View target = out[i];
       const int64_t size = target.type == Type::kFloat32 ? 4 : 2;
       target.data = static_cast<char*>(target.data) + b.channel * target.stride_d * size;
-      store_frames(target, first, count, c, channels, chunk, bias, b.ld_width, kept);
+      store_frames(target, unit, c, channels, chunk, bias, b.ld_width, kept);
     }
   }
 }
@@ -131,9 +151,9 @@ static bool holds_nan(const View& z, int64_t b, int64_t t, int64_t width) {
 
 // A projection is NaN where the frame holds a NaN, but also where infinities cancel. Only the first
 // makes a frame unusable; the rare frame that is marked is looked at again to tell them apart.
-__attribute__((noinline)) static void confirm_marks(const Plan& plan, const View& z, int64_t first,
-                                                    int count, int32_t* marked) {
-  for_each_run(first, count, z.frames, [&](const Run& run) {
+__attribute__((noinline)) static void confirm_marks(const Plan& plan, const View& z,
+                                                    const Unit& unit, int32_t* marked) {
+  for_each_run(unit, [&](const Run& run) {
     for (int i = 0; i < run.length; ++i) {
       int32_t& mark = marked[run.lane + i];
       if (!mark) continue;
@@ -146,9 +166,9 @@ __attribute__((noinline)) static void confirm_marks(const Plan& plan, const View
 }
 
 AC_INLINE void write_tokens(const Plan& plan, const TokenSums& sums, const TokenView& v,
-                            int64_t first, int count, int64_t frames) {
+                            const Unit& unit) {
   for (int k = 0; k < plan.stages; ++k) {
-    for_each_run(first, count, frames, [&](const Run& run) {
+    for_each_run(unit, [&](const Run& run) {
       const int64_t at = run.b * v.stride_b + k * v.stride_k + run.t * v.stride_t;
       const int32_t* marked = sums.marked + run.lane;
       if (v.wide) {
@@ -182,17 +202,18 @@ static void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float
   const TokenSums tokens = token_sums(plan, scratch, s, marked);
   float* v = scratch + s.lanes2;
   Active active;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t first = unit * kUnit;
-    const int count = static_cast<int>(smaller(kUnit, total - first));
-    float* saved = job.saved ? job.saved + unit * kUnit * total_rows(plan) : nullptr;
+  Unit unit;
+  for (int64_t u = begin; u < end; ++u) {
+    find_runs(u * kUnit, total, job.z.frames, &unit);
+    const int count = unit.count;
+    float* saved = job.saved ? job.saved + u * kUnit * total_rows(plan) : nullptr;
     clear_tokens(plan, tokens);
     for (int g = 0; g < plan.blocks; ++g) {
       const BlockPlan& b = plan.block[g];
       const BlockWeights w = block_weights(plan, g, job.weights);
       float* x = scratch + s.lanes;
-      fill_active(plan, job.counts, g, first, count, job.z.frames, &active);
-      project(b, job.weights, job.z, first, count, scratch, s, x);
+      fill_active(plan, job.counts, g, unit, &active);
+      project(b, job.weights, job.z, unit, scratch, s, x);
       forward_recurrence(w, plan.stages, x, v, count, active, tokens);
       if (saved) {
         float* to = saved + static_cast<int64_t>(b.dim) * plan.stages * kUnit;
@@ -205,22 +226,22 @@ static void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float
         float* rows = scratch + s.rows;
         if (by_rows(job.out[0])) transpose(v, kUnit, b.rows, count, rows, b.ld_rows);
         expand(b, job.weights + b.out, job.weights + b.out_t, job.out, job.outputs, job.rates,
-               job.weights + b.bias, active, first, count, v, rows, scratch + s.chunk);
+               job.weights + b.bias, active, unit, v, rows, scratch + s.chunk);
       }
     }
     int32_t any = 0;
     for (int i = 0; i < count; ++i) any |= marked[i];
-    if (any) confirm_marks(plan, job.z, first, count, marked);
-    write_tokens(plan, tokens, job.tokens, first, count, job.z.frames);
+    if (any) confirm_marks(plan, job.z, unit, marked);
+    write_tokens(plan, tokens, job.tokens, unit);
   }
+  finish_streams();
 }
 
 // Reads the tokens of one stage into [kUnit]; a token outside the codebook is reported and read as
 // 0.
-AC_INLINE void read_tokens(const DecodeJob& job, int stage, int64_t first, int count,
-                           uint64_t* to) {
+AC_INLINE void read_tokens(const DecodeJob& job, int stage, const Unit& unit, uint64_t* to) {
   const TokenView& v = job.tokens;
-  for_each_run(first, count, job.out.frames, [&](const Run& run) {
+  for_each_run(unit, [&](const Run& run) {
     const int64_t at = run.b * v.stride_b + stage * v.stride_k + run.t * v.stride_t;
     for (int i = 0; i < run.length; ++i) {
       const int64_t token = v.wide ? static_cast<const int64_t*>(v.data)[at + i * v.stride_t]
@@ -268,13 +289,14 @@ static void decode_units(const DecodeJob& job, int64_t begin, int64_t end, float
   float* v = scratch + s.lanes;
   float* rows = scratch + s.rows;
   Active active;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t first = unit * kUnit;
-    const int count = static_cast<int>(smaller(kUnit, total - first));
-    for (int k = 0; k < job.stages; ++k) read_tokens(job, k, first, count, code + k * kUnit);
+  Unit unit;
+  for (int64_t u = begin; u < end; ++u) {
+    find_runs(u * kUnit, total, job.out.frames, &unit);
+    const int count = unit.count;
+    for (int k = 0; k < job.stages; ++k) read_tokens(job, k, unit, code + k * kUnit);
     for (int g = 0; g < plan.blocks; ++g) {
       const BlockPlan& b = plan.block[g];
-      fill_active(plan, job.counts, g, first, count, job.out.frames, &active);
+      fill_active(plan, job.counts, g, unit, &active);
       for (int i = 0; i < count; ++i) {
         if (active.stages[i] > job.stages) active.stages[i] = job.stages;
       }
@@ -307,9 +329,10 @@ static void decode_units(const DecodeJob& job, int64_t begin, int64_t end, float
       kept.rows = job.stages * b.dims;
       if (by_rows(job.out)) transpose(v, kUnit, kept.rows, count, rows, b.ld_rows);
       expand(kept, job.weights + b.out, job.weights + b.out_t, &job.out, 1, &job.stages,
-             job.weights + b.bias, active, first, count, v, rows, scratch + s.chunk);
+             job.weights + b.bias, active, unit, v, rows, scratch + s.chunk);
     }
   }
+  finish_streams();
 }
 
 // sums[active[frame]][channel] += g[frame][channel]
@@ -338,20 +361,19 @@ AC_INLINE void add_uniform_lanes(const float* g, int count, int channels, int32_
   (void)count;
 }
 
-static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, int64_t unit,
+static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, const Unit& unit,
                           float* partial, float* scratch, const Scratch& s) {
   const Plan& plan = *job.plan;
   const BlockPlan& b = plan.block[g];
   const BlockWeights w = block_weights(plan, g, job.weights);
-  const int64_t first = unit * kUnit;
-  const int count = static_cast<int>(smaller(kUnit, job.z.total() - first));
+  const int count = unit.count;
   float *chunk = scratch + s.chunk, *chunk2 = scratch + s.chunk2;
   float *v = scratch + s.lanes, *slope = scratch + s.lanes2, *a = scratch + s.lanes3;
   float *h = scratch + s.lanes4, *term = scratch + s.lanes5;
   float *rows = scratch + s.rows, *sections = scratch + s.rows2;
   Active active;
-  fill_active(plan, job.counts, g, first, count, job.z.frames, &active);
-  const float* x = job.saved + (unit * total_rows(plan) + static_cast<int64_t>(b.dim) * plan.stages) *
+  fill_active(plan, job.counts, g, unit, &active);
+  const float* x = job.saved + (unit.first / kUnit * total_rows(plan) + static_cast<int64_t>(b.dim) * plan.stages) *
                                    kUnit;
   restore_values(w, plan.stages, plan.bound, x, v, slope, term, count, active);
   transpose(v, kUnit, b.rows, count, rows, b.ld_rows);
@@ -367,7 +389,7 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
       for (int i = last; i >= 0; --i) {
         if (job.grad[i].data) {
           float* to = i == last ? chunk : chunk2;
-          load_frames(job.grad[i], as_rows, first, count, b.channel + c, channels, to);
+          load_frames(job.grad[i], as_rows, unit, b.channel + c, channels, to);
           if (!as_rows && active.uniform) {
             add_uniform_lanes(to, count, channels, job.rates[i], active, bias, b.ld_width);
           } else {
@@ -419,12 +441,12 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
 
   if (job.dz.data) {
     expand(b, job.weights + b.in, job.weights + b.in_t, &job.dz, 1, &plan.stages, nullptr, active,
-           first, count, h, rows, chunk);
+           unit, h, rows, chunk);
   }
   const bool as_rows = by_rows(job.z);
   for (int64_t c = 0; c < b.width; c += kChunk) {
     const int channels = static_cast<int>(smaller(kChunk, b.width - c));
-    load_frames(job.z, as_rows, first, count, b.channel + c, channels, chunk);
+    load_frames(job.z, as_rows, unit, b.channel + c, channels, chunk);
     product(as_rows ? rows_at(chunk, 1) : rows_at(chunk, kUnit), channels, as_rows ? kChunk : 1,
             rows, b.ld_rows, vectors_for(b.rows), count, partial + at.in_t + c * b.ld_rows,
             b.ld_rows, Start::kAdd);
@@ -458,17 +480,20 @@ static void backward_slabs(const BackwardJob& job, int64_t begin, int64_t end, f
   PartialPlan at[kMaxBlocks];
   const int64_t floats = plan_partials(plan, job.outputs, job.rates, at);
   const int64_t units = units_of(job.z.total());
+  Unit unit;
   for (int64_t slab = begin; slab < end; ++slab) {
     float* partial = job.partial + slab * floats;
     memset(partial, 0, static_cast<size_t>(floats) * sizeof(float));
     const int64_t unit_begin = units * slab / job.slabs;
     const int64_t unit_end = units * (slab + 1) / job.slabs;
-    for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
+    for (int64_t u = unit_begin; u < unit_end; ++u) {
+      find_runs(u * kUnit, job.z.total(), job.z.frames, &unit);
       for (int g = 0; g < plan.blocks; ++g) {
         backward_unit(job, g, at[g], unit, partial, scratch, s);
       }
     }
   }
+  finish_streams();
 }
 
 static void reduce_slabs(float* partial, int64_t stride, int64_t slabs, int64_t begin,
@@ -656,12 +681,14 @@ static void codes_of(const Plan& plan, const float* weights, const float* projec
   const TokenView view{out, true, 0, 1, plan.stages};
   float *x = scratch + s.lanes, *v = scratch + s.lanes2;
   Active active;
+  Unit unit;
   for (int64_t first = 0; first < frames; first += kUnit) {
-    const int count = static_cast<int>(smaller(kUnit, frames - first));
+    find_runs(first, frames, frames, &unit);
+    const int count = unit.count;
     clear_tokens(plan, tokens);
     for (int g = 0; g < plan.blocks; ++g) {
       const BlockPlan& b = plan.block[g];
-      fill_active(plan, Counts{}, g, first, count, frames, &active);
+      fill_active(plan, Counts{}, g, unit, &active);
       for (int64_t row = 0; row < b.rows; ++row) {
         for (int n = 0; n < count; ++n) {
           x[row * kUnit + n] =
@@ -672,7 +699,7 @@ static void codes_of(const Plan& plan, const float* weights, const float* projec
       forward_recurrence(block_weights(plan, g, weights), plan.stages, x, v, count, active,
                          tokens);
     }
-    write_tokens(plan, tokens, view, first, count, frames);
+    write_tokens(plan, tokens, view, unit);
   }
 }
 

@@ -24,7 +24,8 @@ enum class Type : int32_t { kFloat32, kBFloat16, kFloat16 };
 struct View {
   void* data = nullptr;
   Type type = Type::kFloat32;
-  int64_t batch = 0, frames = 0;
+  bool stream = false;  // an output too large to stay in the caches
+  int64_t batch = 0, frames = 0, channels = 0;
   int64_t stride_b = 0, stride_t = 0, stride_d = 0;
 
   int64_t total() const { return batch * frames; }

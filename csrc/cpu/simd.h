@@ -13,7 +13,7 @@
 
 #include <utility>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -50,7 +50,8 @@ AC_INLINE Ints load_ints(const int32_t* p) {
   return v;
 }
 AC_INLINE void store_ints(int32_t* p, Ints v) { __builtin_memcpy(p, &v, sizeof(v)); }
-AC_INLINE Floats fill(float x) { return Floats{} + x; }
+// Minus zero and not plus: x - 0 is x for every x, so it costs nothing but the broadcast.
+AC_INLINE Floats fill(float x) { return x - Floats{}; }
 AC_INLINE Ints fill_ints(int32_t x) { return Ints{} + x; }
 AC_INLINE Floats choose(Ints mask, Floats a, Floats b) { return mask ? a : b; }
 AC_INLINE Ints bits_of(Floats v) {

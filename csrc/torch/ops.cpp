@@ -88,6 +88,9 @@ void in_parallel(int64_t count, int64_t grain, const F& f) {
 // Units of work below which a second thread costs more than it saves.
 constexpr int64_t kGrain = 2;
 
+// Outputs larger than this do not stay in a cache until they are read.
+constexpr int64_t kStreamBytes = int64_t{8} << 20;
+
 void read_plan(const Ints& config, Plan* plan) {
   const char* wrong =
       affectcodec::make_plan(config.data(), static_cast<int64_t>(config.size()), plan);
@@ -129,6 +132,7 @@ View view_of(const Tensor& t, const Plan& plan, bool channels_last, const char* 
   v.data = const_cast<void*>(t.const_data_ptr());
   v.batch = t.size(0);
   v.frames = t.size(frame);
+  v.channels = plan.width;
   v.stride_b = t.stride(0);
   v.stride_t = t.stride(frame);
   v.stride_d = t.stride(channel);
@@ -141,6 +145,7 @@ View view_of(const Tensor& t, const Plan& plan, bool channels_last, const char* 
 View fresh_view(Tensor& t, const Plan& plan, bool channels_last) {
   View v = view_of(t, plan, channels_last, "out");
   v.data = t.mutable_data_ptr();
+  v.stream = v.total() * plan.width * 4 > kStreamBytes;
   return v;
 }
 
