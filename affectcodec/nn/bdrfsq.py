@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +17,7 @@ from affectcodec.ops.bd_rfsq import (
     BlockParams,
     BlockResult,
     decode_block,
+    decode_block_backward,
     kernels,
     quantize_codespace,
     quantize_naive,
@@ -330,7 +332,7 @@ class BDRFSQ(nn.Module):
                     f"tokens: values must lie in 0..{size - 1}, got {low}..{high}. "
                     "-1 marks a frame whose latent was NaN; other values come from another codec."
                 )
-        u = self._decode_unchecked(tokens, stages, None)
+        u = self._decode_unchecked(tokens, stages)
         u = u.transpose(1, 2) if channels_last else u
         return u if out is None else _write(out, u)
 
@@ -346,10 +348,6 @@ class BDRFSQ(nn.Module):
         batch, kept, _ = tokens.shape
         counts = self._counts(stages, batch, kept, tokens.device)
         weights = self._folded.get(self._all_parameters(), self._description, backend)
-
-        def plain(tokens: Tensor, counts: Tensor | None, params: list[Tensor]) -> Tensor:
-            return self._decode_unchecked(tokens, counts, params)
-
         try:
             return kernels.decode(
                 backend,
@@ -360,7 +358,7 @@ class BDRFSQ(nn.Module):
                 counts,
                 channels_last,
                 dtype,
-                plain,
+                self._decode_gradients,
                 out,
             )
         except RuntimeError as error:
@@ -369,9 +367,10 @@ class BDRFSQ(nn.Module):
                 raise ValueError(str(error)) from None
             raise
 
-    def _decode_unchecked(
-        self, tokens: Tensor, stages: Stages, given: list[Tensor] | None
-    ) -> Tensor:
+    def _decode_masks(
+        self, tokens: Tensor, stages: Stages
+    ) -> Iterator[tuple[Block, Tensor, Tensor | None]]:
+        """Block, its digits ``[B, K', d, T]`` and its mask ``[B, K', 1 or T]``."""
         batch, kept, _ = tokens.shape
         if isinstance(stages, Tensor) and stages.ndim == 3:
             index = torch.arange(kept, device=tokens.device)[None, :, None]
@@ -384,19 +383,32 @@ class BDRFSQ(nn.Module):
                 name: None if mask is None else mask[..., None]
                 for name, mask in self.stage_mask(stages, batch, kept, tokens.device).items()
             }
-        parts = []
         code = tokens
-        for g, block in enumerate(self.config.blocks):
+        for block in self.config.blocks:
             digit = fsq.unpack_digits(code % block.codebook_size, block.levels)
             code = code // block.codebook_size
-            if given is None:
-                module = self._block(block.name)
-                dtype = torch.float64 if module.W.dtype == torch.float64 else torch.float32
-                params = module.params(dtype)
-            else:
-                params = BlockParams(*given[6 * g : 6 * g + 6])
-            parts.append(decode_block(digit, params, block.levels, masks[block.name]))
+            yield block, digit, masks[block.name]
+
+    def _decode_unchecked(self, tokens: Tensor, stages: Stages) -> Tensor:
+        parts = []
+        for block, digit, mask in self._decode_masks(tokens, stages):
+            module = self._block(block.name)
+            dtype = torch.float64 if module.W.dtype == torch.float64 else torch.float32
+            parts.append(decode_block(digit, module.params(dtype), block.levels, mask))
         return torch.cat(parts, 1)
+
+    def _decode_gradients(
+        self, grad: Tensor, tokens: Tensor, counts: Tensor | None, params: list[Tensor]
+    ) -> list[Tensor | None]:
+        """Gradients of all parameters for ``grad [B, D, T]``."""
+        found: list[Tensor | None] = []
+        parts = grad.split([block.width for block in self.config.blocks], 1)
+        rows = self._decode_masks(tokens, counts)
+        for g, (part, (block, digit, mask)) in enumerate(zip(parts, rows, strict=True)):
+            own = BlockParams(*params[6 * g : 6 * g + 6])
+            out, e, logit, shift = decode_block_backward(part, digit, own, block.levels, mask)
+            found += [None, None, out, e, logit, shift]
+        return found
 
     def forward(
         self,

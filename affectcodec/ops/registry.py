@@ -313,6 +313,9 @@ _CPU_MISSING = BACKENDS["cpu"].why_missing()
 def use_backend(name: str) -> Iterator[None]:
     """Ask for one backend inside a ``with`` block, in this thread or task alone.
 
+    A graph made by ``torch.compile`` or ``torch.export`` keeps the backend of the moment it was
+    traced, so compile inside of the block.
+
     Args:
         name: ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"``. A backend that cannot serve a
             call makes that call fail; nothing falls back silently.
@@ -338,6 +341,8 @@ def asked_backend() -> str | None:
     return _CONTEXT.get() or _ENVIRONMENT
 
 
+# A traced graph keeps the choice of the moment it was traced: context variables cannot be guarded.
+@torch.compiler.assume_constant_result
 def choose(
     op: str, device: str, dtype: torch.dtype | None = None, backend: str | None = None
 ) -> str:

@@ -7,6 +7,11 @@
 
 from affectcodec.ops.bd_rfsq.codespace import quantize_codespace
 from affectcodec.ops.bd_rfsq.naive import quantize_naive
-from affectcodec.ops.bd_rfsq.params import BlockParams, BlockResult, decode_block
+from affectcodec.ops.bd_rfsq.params import (
+    BlockParams,
+    BlockResult,
+    decode_block,
+    decode_block_backward,
+)
 
-__all__ = ["BlockParams", "BlockResult", "decode_block", "quantize_codespace", "quantize_naive"]
+__all__ = ["BlockParams", "BlockResult", "decode_block", "decode_block_backward", "quantize_codespace", "quantize_naive"]

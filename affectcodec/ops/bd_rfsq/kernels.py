@@ -126,11 +126,11 @@ class _Decode(torch.autograd.Function):
         config: tuple[int, ...],
         channels_last: bool,
         dtype: torch.dtype,
-        reference: Callable[..., Tensor],
+        plain: Callable[..., list[Tensor | None]],
         *params: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(tokens, counts, *params)
-        ctx.channels_last, ctx.reference = channels_last, reference
+        ctx.channels_last, ctx.plain = channels_last, plain
         out: Tensor = _KERNELS[backend]["decode"](
             tokens, weights, config, counts, channels_last, dtype
         )
@@ -142,12 +142,8 @@ class _Decode(torch.autograd.Function):
         tokens, counts, *params = ctx.saved_tensors
         if ctx.channels_last:
             grad = grad.transpose(1, 2)
-        # Rare (a decoder tuned on fixed tokens), so it takes the plain form and its gradient.
-        with torch.enable_grad():
-            leaves = [p.detach().requires_grad_() for p in params]
-            out = ctx.reference(tokens, counts, leaves)
-            grads = torch.autograd.grad(out, leaves, grad.to(out.dtype), allow_unused=True)
-        return (None,) * 8 + grads
+        # Rare (a decoder tuned on fixed tokens), so it takes the plain form.
+        return (None,) * 8 + tuple(ctx.plain(grad, tokens, counts, params))
 
 
 def decode(
@@ -159,16 +155,16 @@ def decode(
     counts: Tensor | None,
     channels_last: bool,
     dtype: torch.dtype,
-    reference: Callable[..., Tensor],
+    plain: Callable[..., list[Tensor | None]],
     out: Tensor | None = None,
 ) -> Tensor:
-    """Latent of tokens ``[B, K', T]``; ``reference(tokens, counts, params)`` serves the gradient."""
+    """Latent of tokens ``[B, K', T]``; ``plain`` makes the gradient of the parameters."""
     if out is not None:
         _KERNELS[backend]["decode_out"](tokens, weights, config, counts, channels_last, out)
         return out
     if torch.is_grad_enabled() and any(p.requires_grad for p in params):
         result: Tensor = _Decode.apply(
-            tokens, counts, weights, backend, config, channels_last, dtype, reference, *params
+            tokens, counts, weights, backend, config, channels_last, dtype, plain, *params
         )
         return result
     latent: Tensor = _KERNELS[backend]["decode"](

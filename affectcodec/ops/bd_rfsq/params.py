@@ -79,3 +79,33 @@ def decode_block(
         offset = torch.matmul(params.e[:stages].t(), mask)
     out_all = params.O[:stages].permute(1, 0, 2).reshape(width, stages * dim)
     return torch.matmul(out_all, v.reshape(batch, stages * dim, frames)) + offset
+
+
+def decode_block_backward(
+    grad: Tensor,
+    digits: Tensor,
+    params: BlockParams,
+    levels: tuple[int, ...],
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``O``, ``e``, ``scale_logit`` and ``shift`` of :func:`decode_block`.
+
+    Args:
+        grad: ``[B, D, T]`` gradient of its result; the other arguments as it got them.
+    """
+    batch, kept, dim, frames = digits.shape
+    stages, _, width = params.W.shape
+    scale = params.scale()[:kept, :, None]
+    value = fsq.grid_values(digits, levels_column(levels, params.W))
+    v = value / scale + params.shift[:kept, :, None]
+    active = grad.new_ones(batch, kept, 1) if mask is None else mask.to(grad.dtype)
+    v = v * active.unsqueeze(2)
+    out = torch.matmul(grad, v.reshape(batch, kept * dim, frames).transpose(1, 2)).sum(0)
+    out = out.reshape(width, kept, dim).permute(1, 0, 2)
+    e = torch.matmul(active.expand(batch, kept, frames), grad.transpose(1, 2)).sum(0)
+    columns = params.O[:kept].permute(0, 2, 1).reshape(kept * dim, width)
+    back = torch.matmul(columns, grad).reshape(batch, kept, dim, frames) * active.unsqueeze(2)
+    logit = -(back * value / scale.square()).sum((0, 3)) * params.scale_logit[:kept].sigmoid()
+    found = (out, e, logit, back.sum((0, 3)))
+    rest = stages - kept
+    return tuple(torch.cat([g, g.new_zeros(rest, *g.shape[1:])]) for g in found)  # type: ignore[return-value]
