@@ -12,8 +12,10 @@ cannot build is left out with its reason, and the same reason is shown by
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +60,39 @@ def python_module_requirements() -> list[str]:
     return [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
 
 
+def find_torch() -> Path:
+    """Folder of the torch package that the kernels will run with.
+
+    pip hides the environment from an isolated build, but builds with its interpreter, whose paths
+    still name it. Nothing of torch is imported: that takes seconds and no build needs it.
+    """
+    spec = importlib.util.find_spec("torch")
+    folders = [Path(spec.origin).parent] if spec and spec.origin else []
+    folders += [Path(sysconfig.get_paths()[name]) / "torch" for name in ("platlib", "purelib")]
+    for folder in folders:
+        if (folder / "version.py").is_file():
+            return folder
+    raise LeftOut(
+        "torch is not installed where this is built; install torch first, then this package with "
+        "`pip install .` or `pip install --no-build-isolation .`"
+    )
+
+
+def torch_requirements() -> list[str]:
+    """Headers and libraries of torch, of the environment that will run the kernels."""
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.is_file():
+        raise LeftOut(f"{header} is missing; install Python's headers (Debian: python3-dev)")
+    folder = find_torch()
+    found = re.search(r"__version__ = '((\d+)\.(\d+)[^']*)'", (folder / "version.py").read_text())
+    if found is None or (int(found[2]), int(found[3])) < (2, 13):
+        version = found[1] if found else "of unknown version"
+        raise LeftOut(f"torch {version} is too old, the kernels need 2.13 or newer")
+    if not (folder / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
+        raise LeftOut(f"torch {found[1]} in {folder} has no headers of its stable interface")
+    return [f"-DAFFECTCODEC_TORCH_PATH={folder}", f"-DPython_EXECUTABLE={sys.executable}"]
+
+
 PARTS = (
     Part(
         "_C",
@@ -65,6 +100,7 @@ PARTS = (
         "fast bit packing, CPU features",
         python_module_requirements,
     ),
+    Part("_cpu", "AFFECTCODEC_BUILD_CPU", "quantizer kernels for the CPU", torch_requirements),
 )
 
 

@@ -114,6 +114,23 @@ def _probe_native() -> list[Status]:
     return [Status("native", "bit packing", False, f"{loaded.reason}; NumPy is used instead", fix)]
 
 
+def _probe_kernels() -> list[Status]:
+    import torch  # noqa: F401 - brings the libraries that the kernels are linked to
+
+    loaded = _native.load("affectcodec._cpu")
+    if loaded.module is None:
+        fix = "install torch and a C++ compiler, then: pip install --no-deps <source tree>"
+        if _native.native_disabled():
+            fix = "unset AFFECTCODEC_NO_NATIVE"
+        why = f"{loaded.reason}; plain PyTorch is used instead"
+        return [Status("native", "CPU kernels", False, why, fix)]
+    try:
+        isa = loaded.module.isa()
+    except RuntimeError as error:
+        return [Status("native", "CPU kernels", False, str(error), "unset AFFECTCODEC_CPU_ISA")]
+    return [Status("native", "CPU kernels", True, f"instruction set: {isa}")]
+
+
 def _probe_triton() -> list[Status]:
     why = _imports("triton")
     if why:
@@ -149,6 +166,7 @@ def _probe_optional() -> list[Status]:
 
 PROBES: tuple[tuple[str, Callable[[], list[Status]]], ...] = (
     ("native", _probe_native),
+    ("native", _probe_kernels),
     ("GPU", _probe_triton),
     ("GPU", _probe_cuda),
     ("GPU", _probe_nvcc),
