@@ -126,8 +126,9 @@ def _forward(
         _latent(z, batch, frames, shape.width, channels_last) for _ in range(len(rates) + 1)
     ]
     tokens = z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
+    # One dimension: a graph would be made again for a first dimension of one unit.
     units = (batch * frames + UNIT - 1) // UNIT
-    saved = z.new_empty((units, shape.num_stages * shape.code_dim, UNIT), dtype=torch.float32)
+    saved = z.new_empty((units * shape.num_stages * shape.code_dim * UNIT,), dtype=torch.float32)
     return latents, tokens, saved
 
 

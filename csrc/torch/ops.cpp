@@ -290,7 +290,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const T
   Tensor tokens = make(z, {job.z.batch, plan.stages, job.z.frames},
                        plan.wide() ? ScalarType::Long : ScalarType::Int);
   const int64_t units = affectcodec::cpu::units_of(job.z.total());
-  Tensor saved = make(z, {units, affectcodec::cpu::total_rows(plan), kUnit}, ScalarType::Float);
+  Tensor saved = make(z, {units * affectcodec::cpu::total_rows(plan) * kUnit}, ScalarType::Float);
   job.tokens = token_view(tokens, true);
   job.saved = static_cast<float*>(saved.mutable_data_ptr());
   job.outputs = static_cast<int>(ascending.size());

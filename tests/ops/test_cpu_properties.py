@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the CPU kernels promise beyond their values: tokens that depend on nothing but the frame,
+sums that do not depend on threads, equal digits on every instruction set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from affectcodec import _native
+from affectcodec.ops import use_backend
+from affectcodec.ops.bd_rfsq.folding import digits_of, fold_block
+from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, quantizer
+
+pytestmark = needs_cpu_kernels
+
+ROOT = Path(__file__).resolve().parents[2]
+ISAS = ["scalar", "avx2", "avx512"]
+
+
+@pytest.fixture(autouse=True)
+def _kernels_only():
+    with use_backend("cpu"):
+        yield
+
+
+# -- bitwise properties -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["default", "odd", "clamp", "levels"])
+def test_a_frame_has_the_same_tokens_whatever_stands_beside_it(name: str) -> None:
+    config = CONFIGS[name]
+    q = quantizer(config)
+    z = latent(config, 3, 150)
+    whole = q.encode(z)
+    for size in (1, 2, 5, 8, 63, 64, 65, 149):
+        parts = [q.encode(part) for part in z.split(size, dim=2)]
+        assert torch.equal(torch.cat(parts, 2), whole), size
+    assert torch.equal(torch.cat([q.encode(z[i : i + 1]) for i in range(3)]), whole)
+    padded = torch.nn.functional.pad(z, (3, 70), value=1e9)
+    assert torch.equal(q.encode(padded)[..., 3:153], whole)
+    last = z.mT.contiguous()
+    assert torch.equal(q.encode(last, channels_last=True), whole)
+    for size in (1, 7, 64):
+        parts = [q.encode(part, channels_last=True) for part in last.split(size, dim=1)]
+        assert torch.equal(torch.cat(parts, 2), whole), size
+
+
+@pytest.mark.parametrize("name", ["default", "odd"])
+def test_latents_and_decoded_latents_are_bitwise_alike(name: str) -> None:
+    config = CONFIGS[name]
+    q = quantizer(config)
+    z = latent(config, 2, 150)
+    out = q(z, rates=(1, 2))
+    assert torch.equal(out.latent, q(z).latent)
+    assert torch.equal(out.rates[1], q(z, 1).latent)
+    assert torch.equal(q.decode(out.tokens), out.latent)
+    assert torch.equal(q.decode(out.tokens[:, :2]), out.rates[2])
+    assert torch.equal(q.decode(out.tokens, 1), out.rates[1])
+    last = q(z.mT.contiguous(), channels_last=True)
+    assert torch.equal(last.latent.mT, out.latent)
+    one = torch.cat([q.decode(out.tokens[..., t : t + 1]) for t in range(150)], 2)
+    assert torch.equal(one, out.latent)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_nothing_depends_on_the_number_of_threads(channels_last: bool) -> None:
+    q = quantizer(CONFIGS["clamp"])
+    z = latent(q.config, 3, 500, channels_last)
+    stages = torch.tensor([[4, 4], [1, 3], [0, 2]])
+    results = []
+    for threads in (1, 2, 3, 2):
+        torch.set_num_threads(threads)
+        x = z.clone().requires_grad_(True)
+        out = q(x, stages, rates=(1, 2), channels_last=channels_last)
+        total = out.latent.square().sum() + out.rates[2].sum()
+        grads = torch.autograd.grad(total, [x, *q.parameters()])
+        decoded = q.decode(out.tokens, channels_last=channels_last)
+        results.append([out.tokens, out.latent, decoded, *grads])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_fresh_memory_is_never_read() -> None:
+    """Freed memory full of NaN is what the next allocation gets."""
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, 2, 70)
+    results = []
+    for _ in range(4):
+        junk = [torch.full((n,), float("nan")) for n in (10**3, 10**4, 10**5, 10**6)]
+        del junk
+        x = z.clone().requires_grad_(True)
+        out = q(x, rates=(2,))
+        grads = torch.autograd.grad(out.latent.sum() + out.rates[2].sum(), [x, *q.parameters()])
+        results.append([out.tokens, out.latent, *grads])
+    for other in results:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_two_python_threads_at_once() -> None:
+    q = quantizer(CONFIGS["odd"])
+    latents = [latent(q.config, 2, n) for n in (70, 200, 333)]
+    wanted = [q.encode(z) for z in latents]
+    failures: list[str] = []
+
+    def work(seed: int) -> None:
+        with use_backend("cpu"):
+            for i in range(60):
+                z, want = latents[(i + seed) % 3], wanted[(i + seed) % 3]
+                if i % 7 == 0:
+                    q.refold()
+                x = z.clone().requires_grad_(True)
+                out = q(x)
+                torch.autograd.grad(out.latent.sum(), x)
+                if not torch.equal(q.encode(z), want) or not torch.equal(out.tokens, want):
+                    failures.append(f"thread {seed}, call {i}")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+# -- given projections --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["default", "odd", "clamp", "levels", "dims", "many"])
+def test_digits_of_exact_projections_are_the_recurrence_to_the_bit(name: str) -> None:
+    """Weights and latents of few bits, so that a projection is the same in any order of summing."""
+    config = CONFIGS[name]
+    q = exact(quantizer(config))
+    z = torch.randint(-8, 9, (1, config.width, 400)) / 8
+    tokens = q.encode(z)[0].t().long()  # [T, K]
+    first = 0
+    for block in config.blocks:
+        params = q.block_params(block.name)
+        folded = fold_block(params, block.levels, config.bound)
+        frames = z[0, config.block_slices()[block.name]].t().double()
+        projections = frames @ params.W.reshape(-1, block.width).t().double()
+        digits = digits_of(projections.float(), folded, block.code_dim)
+        digits = digits.reshape(400, config.num_stages, block.code_dim)
+        for i, level in enumerate(block.levels):
+            assert torch.equal(tokens % level, digits[..., i].long()), (block.name, i)
+            tokens = tokens // level
+            first += 1
+    assert not tokens.any()
+
+
+def exact(q):
+    with torch.no_grad():
+        for name, p in q.named_parameters():
+            if name.endswith((".W", ".O")):
+                p.copy_((p * 16).round() / 16)
+    return q
+
+
+# -- instruction sets ---------------------------------------------------------------------------
+
+FINGERPRINT = """
+import hashlib, sys, torch
+from tests.ops.quantizers import CONFIGS, latent, quantizer
+from tests.ops.test_cpu_properties import exact
+import affectcodec._cpu
+torch.set_num_threads(1)
+print(affectcodec._cpu.isa())
+for name in ("default", "odd", "clamp", "levels", "dims", "wide", "many"):
+    q = exact(quantizer(CONFIGS[name]))
+    z = torch.randint(-8, 9, (2, q.config.width, 777)) / 8
+    print(name, hashlib.sha256(q.encode(z).numpy().tobytes()).hexdigest())
+"""
+
+
+def run_forced(isa: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AFFECTCODEC_CPU_ISA": isa, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+def supported(isa: str) -> bool:
+    return run_forced(isa, "-c", "import torch, affectcodec._cpu as c; c.isa()").returncode == 0
+
+
+def test_every_instruction_set_makes_the_same_digits_of_equal_projections() -> None:
+    found = {}
+    for isa in ISAS:
+        if not supported(isa):
+            continue
+        done = run_forced(isa, "-c", FINGERPRINT)
+        assert done.returncode == 0, done.stderr[-2000:]
+        name, *lines = done.stdout.splitlines()
+        assert name == isa
+        assert len(lines) == 7
+        found[isa] = lines
+    assert "scalar" in found
+    assert all(lines == found["scalar"] for lines in found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.skipif("AFFECTCODEC_CPU_ISA" in os.environ, reason="already forced")
+def test_the_suite_passes_under_each_forced_instruction_set(isa: str) -> None:
+    if not supported(isa):
+        pytest.skip(f"this machine or build has no {isa}")
+    done = run_forced(
+        isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x",
+        "tests/ops/test_cpu_values.py", "tests/ops/test_cpu_properties.py", "tests/nn/test_bdrfsq.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_an_unknown_instruction_set_is_named() -> None:
+    code = """
+import torch
+from affectcodec.config import BDRFSQConfig
+from affectcodec.nn import BDRFSQ
+BDRFSQ(BDRFSQConfig()).encode(torch.zeros(1, 1024, 1))
+"""
+    done = run_forced("sse9", "-c", code)
+    assert done.returncode != 0
+    assert "AFFECTCODEC_CPU_ISA: known instruction sets are scalar, avx2 and avx512" in done.stderr
+
+
+def symbols_with_zmm(binary: Path) -> dict[str, bool]:
+    """For each function of the library, whether it touches a 512-bit register."""
+    text = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", str(binary)], capture_output=True, text=True
+    ).stdout
+    found: dict[str, bool] = {}
+    current = ""
+    for line in text.splitlines():
+        if line.endswith(">:"):
+            current = line.split("<", 1)[1][:-2]
+            found[current] = False
+        elif "%zmm" in line:
+            found[current] = True
+    return found
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_objects_below_avx512_hold_no_zmm_instruction(tmp_path: Path) -> None:
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None or not supported("scalar"):
+        pytest.skip("needs a C++ compiler")
+    if "avx512f" not in str(_native.load().module and _native.load().module.cpu_features()):
+        pytest.skip("needs an x86-64 machine")
+    flags = [
+        "-std=c++17", "-O2", "-fPIC", "-ffp-contract=off", "-Wno-psabi", "-fno-math-errno",
+        "-fno-trapping-math",
+    ]  # fmt: skip
+    registers = {"x86-64": ("%ymm", "%zmm"), "x86-64-v3": ("%zmm",)}
+    for march, forbidden in registers.items():
+        target = tmp_path / f"{march}.o"
+        subprocess.run(
+            [compiler, *flags, f"-march={march}", "-DAFFECTCODEC_ISA=probe", "-c",
+             str(ROOT / "csrc/cpu/kernels.cpp"), "-o", str(target)],
+            check=True,
+        )  # fmt: skip
+        text = subprocess.run(["objdump", "-d", str(target)], capture_output=True, text=True).stdout
+        assert "mulps" in text
+        for register in forbidden:
+            assert register not in text, (march, register)
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_the_installed_library_keeps_zmm_to_the_avx512_kernels() -> None:
+    module = _native.load("affectcodec._cpu").module
+    assert module is not None and module.__file__ is not None
+    found = symbols_with_zmm(Path(module.__file__))
+    assert found
+    # Shared helpers of the standard library must be the baseline's: nothing named std:: may use it.
+    offending = [name for name, wide in found.items() if wide and "NSt" in name[:6]]
+    assert offending == []

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CPU kernels against the stage-by-stage form in float64: tokens, latents, every gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tests.ops.quantizers import (
+    CONFIGS,
+    SMALL,
+    assert_close,
+    latent,
+    needs_cpu_kernels,
+    quantizer,
+    settled,
+)
+from tests.ops.quantizers import specification as spec
+
+from affectcodec.ops import use_backend
+
+pytestmark = needs_cpu_kernels
+
+SHAPES = [(1, 1), (1, 7), (2, 64), (3, 65), (5, 3), (1, 200)]
+
+
+@pytest.fixture(autouse=True)
+def _kernels_only():
+    """A call that the kernels do not serve fails instead of passing by the reference."""
+    with use_backend("cpu"):
+        yield
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_tokens_are_those_of_the_specification(name: str, channels_last: bool) -> None:
+    """Fewer than 1 digit in 10,000 may fall the other way; a step of one beside a threshold."""
+    config = CONFIGS[name]
+    q = quantizer(config)
+    z = latent(config, 2, 500, channels_last)
+    tokens = q.encode(z, channels_last=channels_last).long()
+    with use_backend("reference"):
+        wanted = spec(q).encode(z.double(), channels_last=channels_last).long()
+    assert tokens.shape == wanted.shape == (2, config.num_stages, 500)
+    first = 0
+    digits = 0
+    for block in config.blocks:
+        for level in block.levels:
+            step = (tokens % level - wanted % level).abs()
+            digits += step.numel()
+            first += int((step[:, 0] > 0).sum())
+            assert int(step[:, 0].max()) <= 1
+            tokens, wanted = tokens // level, wanted // level
+    # Later stages amplify what an earlier one decided, so only the first is counted strictly.
+    coarse = max(level for block in config.blocks for level in block.levels) <= 8
+    assert first <= (2 if coarse else 40)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+@pytest.mark.parametrize("name", ["default", "odd", "clamp"])
+def test_latents_tokens_and_rates(name: str, channels_last: bool, dtype: torch.dtype) -> None:
+    config = CONFIGS[name]
+    q = quantizer(config)
+    rates = tuple(range(1, config.num_stages + 1))
+    z = settled(q, latent(config, 2, 70, channels_last).to(dtype).float(), channels_last).to(dtype)
+    out = q(z, rates=rates, channels_last=channels_last)
+    with use_backend("reference"):
+        want = spec(q)(z.double(), rates=rates, channels_last=channels_last)
+    assert torch.equal(out.tokens, q.encode(z, channels_last=channels_last))
+    assert torch.equal(out.tokens, want.tokens)
+    assert out.latent.dtype == dtype
+    tolerance = {torch.float32: 2e-6, torch.bfloat16: 5e-3, torch.float16: 6e-4}[dtype]
+    assert_close(out.latent, want.latent, "latent", tolerance)
+    for rate in rates:
+        assert_close(out.rates[rate], want.rates[rate], f"rate {rate}", tolerance)
+    decoded = q.decode(out.tokens, channels_last=channels_last)
+    assert torch.equal(decoded.to(dtype), out.latent)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_every_gradient(name: str, shape, channels_last: bool, cut: bool) -> None:
+    config = CONFIGS[name]
+    q = quantizer(config)
+    batch, frames = shape
+    z = settled(q, latent(config, batch, frames, channels_last), channels_last)
+    stages = None
+    if cut:
+        stages = torch.randint(0, config.num_stages + 1, (batch, len(config.blocks)))
+    rates = tuple(sorted({1, max(1, config.num_stages // 2)}))
+    check_gradients(q, z, stages, rates, channels_last, "latent", *[f"{r}" for r in rates])
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_every_gradient_of_the_default_configuration(channels_last: bool) -> None:
+    q = quantizer(CONFIGS["default"])
+    z = settled(q, latent(q.config, 2, 300, channels_last), channels_last)
+    stages = torch.tensor([[8, 8], [3, 5]])
+    check_gradients(q, z, stages, (2, 4), channels_last, "latent", "2", "4")
+
+
+@pytest.mark.parametrize("used", [("latent",), ("1",), ("2",), ("1", "2"), ("latent", "1")], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_gradients_of_some_outputs_alone(used, channels_last: bool) -> None:
+    q = quantizer(CONFIGS["odd"])
+    z = settled(q, latent(q.config, 2, 70, channels_last), channels_last)
+    check_gradients(q, z, None, (1, 2), channels_last, *used)
+
+
+def check_gradients(q, z, stages, rates, channels_last, *used: str) -> None:
+    naive = spec(q)
+    cotangents = [torch.randn_like(z) for _ in used]
+    found = []
+    for module, x in ((q, z.clone()), (naive, z.double())):
+        x.requires_grad_(True)
+        with use_backend("cpu" if module is q else "reference"):
+            out = module(x, stages, rates=rates, channels_last=channels_last)
+            outputs = [out.latent if name == "latent" else out.rates[int(name)] for name in used]
+            total = sum((u * g).sum() for u, g in zip(outputs, cotangents, strict=True))
+            assert isinstance(total, torch.Tensor)
+            inputs = [x, *module.parameters()]
+            found.append(
+                torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+            )
+    names = ["z", *(name for name, _ in q.named_parameters())]
+    for name, got, want in zip(names, *found, strict=True):
+        assert_close(got, want, name, 1e-5)
+
+
+def test_frozen_latent_and_frozen_parameters() -> None:
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, 1, 5)
+    q(z).latent.sum().backward()
+    assert all(p.grad is not None for p in q.parameters())
+    q.requires_grad_(False)
+    z.requires_grad_(True)
+    q(z).latent.sum().backward()
+    assert z.grad is not None and float(z.grad.abs().max()) > 0
+
+
+def test_expanded_and_transposed_gradients_are_read_right() -> None:
+    """What reaches a backward is often no plain tensor: a sum gives one number, expanded."""
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, 2, 9)
+    found = []
+    for gradient in (torch.ones(()).expand(z.shape), torch.ones_like(z), torch.ones_like(z.mT).mT):
+        x = z.clone().requires_grad_(True)
+        out = q(x, rates=(1,))
+        params = list(q.parameters())
+        outputs = [out.latent, out.rates[1]]
+        found.append(torch.autograd.grad(outputs, [x, *params], [gradient, gradient.contiguous()]))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stages", [None, 1, {"a": 1, "c": 2}, "sample", "frame"], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_decoding_and_its_gradient(stages, channels_last: bool) -> None:
+    q = quantizer(CONFIGS["odd"])
+    tokens = q.encode(latent(q.config, 3, 70))
+    if stages == "sample":
+        stages = torch.randint(0, 4, (3, 3))
+    elif stages == "frame":
+        stages = torch.randint(0, 4, (3, 3, 70))
+    results = []
+    cotangent = torch.randn(3, 70, q.config.width) if channels_last else None
+    for kept in (3, 2):
+        for backend in ("cpu", "reference"):
+            with use_backend(backend):
+                u = q.decode(tokens[:, :kept], stages, channels_last=channels_last)
+            g = torch.randn(u.shape, generator=torch.Generator().manual_seed(1))
+            g = g if cotangent is None else cotangent
+            params = list(q.parameters())
+            grads = torch.autograd.grad(u, params, g, materialize_grads=True, allow_unused=True)
+            results.append((u, *grads))
+        for a, b in zip(*results[-2:], strict=True):
+            assert_close(a, b, f"{kept} stages", 1e-5)
+
+
+def test_odd_strides_and_expanded_input() -> None:
+    q = quantizer(CONFIGS["odd"])
+    width = q.config.width
+    wide = torch.randn(4, 2 * width, 150)
+    views = [
+        wide[::2, ::2, 1::2],
+        wide[:, :width].transpose(0, 2)[:100].transpose(0, 2),
+        torch.randn(1, width, 1).expand(3, width, 80),
+        torch.randn(width, 2, 70).transpose(0, 1),
+        torch.randn(70, width, 2).permute(2, 1, 0),
+        torch.randn(2, 70, width).mT,
+        torch.randn(2 * width * 70 + 1)[1:].view(2, width, 70),
+    ]
+    for view in views:
+        plain = view.clone(memory_format=torch.contiguous_format)
+        assert torch.equal(q.encode(view), q.encode(plain))
+        assert torch.equal(q(view).latent, q(plain).latent)
+        last = view.mT
+        assert torch.equal(q.encode(last, channels_last=True), q.encode(plain))
+
+
+def test_outputs_into_given_tensors() -> None:
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, 2, 70)
+    tokens = torch.full((2, 3, 70), 7, dtype=torch.int32)
+    assert q.encode(z, out=tokens) is tokens
+    assert torch.equal(tokens, q.encode(z))
+    strided = torch.empty(2, 70, 3, dtype=torch.int32).mT
+    assert torch.equal(q.encode(z, out=strided), tokens)
+    u = torch.empty(2, q.config.width, 70)
+    assert q.decode(tokens, out=u) is u
+    assert torch.equal(u, q.decode(tokens))
+    with pytest.raises(RuntimeError, match="out: wanted int32"):
+        q.encode(z, out=torch.empty(2, 3, 71, dtype=torch.int32))
+    with pytest.raises(RuntimeError, match="out"):
+        q.decode(tokens, out=torch.empty(2, 3, 70))
+
+
+def test_infinite_values_stay_in_the_codebook_and_nan_is_marked() -> None:
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, 2, 70)
+    clean = q.encode(z)
+    z[0, 3, 0], z[0, :37, 1], z[1, 40, 69] = math.inf, -math.inf, math.nan
+    tokens = q.encode(z)
+    assert int(tokens[0].min()) >= 0 and int(tokens.max()) < q.config.codebook_size
+    assert tokens[1, :, 69].tolist() == [-1] * 3
+    assert torch.equal(tokens[0, :, 2:], clean[0, :, 2:])
+    assert torch.equal(tokens[1, :, :69], clean[1, :, :69])
+    out = q(z).latent
+    assert bool(out[1, 37:42, 69].isnan().all())
+    assert bool(out[1, :37, 69].isfinite().all()) and bool(out[1, 42:, 69].isfinite().all())
+    with pytest.raises(ValueError, match="NaN"):
+        q.decode(tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_half_precision_is_read_and_rounded_as_torch_does(dtype, channels_last: bool) -> None:
+    """Every 16-bit pattern in; rounding of the latent out."""
+    q = quantizer(CONFIGS["one"])
+    with torch.no_grad():
+        block = q.blocks["only"]
+        block.W.fill_(1.0), block.O.fill_(1.0), block.c.zero_(), block.shift.zero_()
+        block.scale_logit.fill_(0.5)
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    z = bits.view(dtype).reshape(1, 1, -1)
+    z = z.mT.contiguous() if channels_last else z
+    assert torch.equal(
+        q.encode(z, channels_last=channels_last), q.encode(z.float(), channels_last=channels_last)
+    )
+    values = torch.randn(3000) * torch.logspace(-9, 5, 3000)
+    for value in values[::10].tolist():
+        with torch.no_grad():
+            block.e.fill_(value)
+        probe = q(torch.zeros(1, 1, 1, dtype=dtype)).latent
+        exact = q(torch.zeros(1, 1, 1)).latent
+        assert torch.equal(probe, exact.to(dtype)), value
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_empty_input(shape, channels_last: bool) -> None:
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, *shape, channels_last).requires_grad_(True)
+    out = q(z, rates=(1,), channels_last=channels_last)
+    assert out.latent.shape == out.rates[1].shape == z.shape
+    assert out.tokens.shape == (shape[0], 3, shape[1])
+    out.latent.sum().backward()
+    assert z.grad is not None and z.grad.shape == z.shape
+    assert all(p.grad is not None and not p.grad.any() for p in q.parameters())
+    assert q.decode(out.tokens, channels_last=channels_last).shape == z.shape
+
+
+def test_a_bad_count_tensor_is_an_error_and_odd_counts_are_clamped() -> None:
+    q = quantizer(CONFIGS["odd"])
+    z = latent(q.config, 2, 5)
+    with pytest.raises(ValueError, match="stages"):
+        q(z, torch.zeros(3, 3, dtype=torch.int64))
+    low, high = torch.full((2, 3), -5), torch.full((2, 3), 2**40)
+    assert not q(z, low).latent.any()
+    assert torch.equal(q(z, high).latent, q(z).latent)
