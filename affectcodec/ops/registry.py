@@ -122,9 +122,7 @@ def _forward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     shape = Shape.of(config)
     batch, frames = _layout(z, channels_last)
-    latents = [
-        _latent(z, batch, frames, shape.width, channels_last) for _ in range(len(rates) + 1)
-    ]
+    latents = [_latent(z, batch, frames, shape.width, channels_last) for _ in range(len(rates) + 1)]
     tokens = z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
     # One dimension: a graph would be made again for a first dimension of one unit.
     units = (batch * frames + UNIT - 1) // UNIT
@@ -367,9 +365,9 @@ def choose(
             served = not _CPU_MISSING and dtype is not torch.float64
             return "cpu" if served else REFERENCE
         for row in BACKENDS.values():
-            if row.device == device and (dtype is None or dtype in row.dtypes):
-                if not row.why_missing():
-                    return row.name
+            taken = row.device == device and (dtype is None or dtype in row.dtypes)
+            if taken and not row.why_missing():
+                return row.name
         return REFERENCE
     if asked == REFERENCE:
         return REFERENCE

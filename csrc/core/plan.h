@@ -12,8 +12,8 @@ namespace affectcodec {
 
 constexpr int kMaxStages = 64;
 constexpr int kMaxBlocks = 63;
-constexpr int kMaxDims = 63;     // each dim takes at least one bit of a 63-bit token
-constexpr int64_t kAlign = 16;   // floats: one cache line, and one register of the widest kind
+constexpr int kMaxDims = 63;    // each dim takes at least one bit of a 63-bit token
+constexpr int64_t kAlign = 16;  // floats: one cache line, and one register of the widest kind
 constexpr int32_t kMaxLevels = 4096;
 
 inline int64_t padded(int64_t count) { return (count + kAlign - 1) / kAlign * kAlign; }
@@ -49,9 +49,9 @@ struct Plan {
   int32_t blocks = 0;
   int32_t dims = 0;
   int64_t width = 0;
-  int64_t floats = 0;    // size of the folded weights
+  int64_t floats = 0;     // size of the folded weights
   uint64_t codebook = 1;  // up to 2^63
-  int64_t widest = 0;    // most padded rows of any block
+  int64_t widest = 0;     // most padded rows of any block
   BlockPlan block[kMaxBlocks];
   int32_t levels[kMaxDims];
   int64_t base[kMaxDims];  // place value of each dim inside the token

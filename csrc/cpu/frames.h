@@ -138,8 +138,8 @@ __attribute__((noinline)) static void load_lanes_of(const View& v, const Unit& u
 }
 
 template <typename T>
-__attribute__((noinline)) static void load_rows_of(const View& v, const Unit& unit,
-                                                   int64_t channel, int channels, float* to) {
+__attribute__((noinline)) static void load_rows_of(const View& v, const Unit& unit, int64_t channel,
+                                                   int channels, float* to) {
   const T* data = static_cast<const T*>(v.data);
   for_each_run(unit, [&](const Run& run) {
     for (int i = 0; i < run.length; ++i) {
@@ -180,7 +180,8 @@ AC_INLINE void stream_run(const float* from, int count, float* to) {
 #endif
 }
 
-// Streaming stores are not ordered with others; the last one of a piece of work is followed by this.
+// Streaming stores are not ordered with others; the last one of a piece of work is followed by
+// this.
 AC_INLINE void finish_streams() {
 #if defined(__SSE2__)
   _mm_sfence();

@@ -52,8 +52,8 @@ __attribute__((noinline)) static void project(const BlockPlan& b, const float* w
     for (int64_t c = 0; c < b.width; c += kChunk) {
       const int channels = static_cast<int>(smaller(kChunk, b.width - c));
       load_frames(z, false, unit, b.channel + c, channels, chunk);
-      product(rows_at(weights + b.in + c, b.ld_width), b.rows, 1, chunk, kUnit,
-              vectors_for(count), channels, x, kUnit, c == 0 ? Start::kZero : Start::kAdd);
+      product(rows_at(weights + b.in + c, b.ld_width), b.rows, 1, chunk, kUnit, vectors_for(count),
+              channels, x, kUnit, c == 0 ? Start::kZero : Start::kAdd);
     }
     return;
   }
@@ -304,8 +304,7 @@ static void decode_units(const DecodeJob& job, int64_t begin, int64_t end, float
         for (int i = 0; i < b.dims; ++i) {
           const int32_t level = plan.levels[b.dim + i];
           const int row = k * b.dims + i;
-          const float* table =
-              job.weights + b.value + static_cast<int64_t>(row) * b.most_levels;
+          const float* table = job.weights + b.value + static_cast<int64_t>(row) * b.most_levels;
           float* to = v + static_cast<ptrdiff_t>(row) * kUnit;
           take_digit(code + k * kUnit, count, static_cast<uint32_t>(level), small, digit);
           if (level <= kFewLevels) {
@@ -373,8 +372,9 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
   float *rows = scratch + s.rows, *sections = scratch + s.rows2;
   Active active;
   fill_active(plan, job.counts, g, unit, &active);
-  const float* x = job.saved + (unit.first / kUnit * total_rows(plan) + static_cast<int64_t>(b.dim) * plan.stages) *
-                                   kUnit;
+  const float* x =
+      job.saved +
+      (unit.first / kUnit * total_rows(plan) + static_cast<int64_t>(b.dim) * plan.stages) * kUnit;
   restore_values(w, plan.stages, plan.bound, x, v, slope, term, count, active);
   transpose(v, kUnit, b.rows, count, rows, b.ld_rows);
 
@@ -413,11 +413,11 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
           product(rows_at(chunk, kChunk), count, 1, job.weights + b.out_t + c * b.ld_rows + from,
                   b.ld_rows, vectors_for(depth), channels, sections + section * kUnit, ld, start);
         } else {
-          product(rows_at(job.weights + b.out + from * b.ld_width + c, b.ld_width), depth, 1,
-                  chunk, kUnit, vectors_for(count), channels, a + from * kUnit, kUnit, start);
+          product(rows_at(job.weights + b.out + from * b.ld_width + c, b.ld_width), depth, 1, chunk,
+                  kUnit, vectors_for(count), channels, a + from * kUnit, kUnit, start);
         }
-        product(as_rows ? rows_at(chunk, 1) : rows_at(chunk, kUnit), channels,
-                as_rows ? kChunk : 1, rows + from, b.ld_rows, vectors_for(depth), count,
+        product(as_rows ? rows_at(chunk, 1) : rows_at(chunk, kUnit), channels, as_rows ? kChunk : 1,
+                rows + from, b.ld_rows, vectors_for(depth), count,
                 partial + at.out_t + c * at.group_ld + section, at.group_ld, Start::kAdd);
       }
     }
@@ -426,8 +426,7 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
       for (int i = 0; i <= last; ++i) {
         const int64_t from = group_row(b, job.rates, i);
         const int depth = static_cast<int>(group_row(b, job.rates, i + 1) - from);
-        transpose(sections + section * kUnit, padded(depth), count, depth, a + from * kUnit,
-                  kUnit);
+        transpose(sections + section * kUnit, padded(depth), count, depth, a + from * kUnit, kUnit);
         section += padded(depth);
       }
       // The last group wrote whole vectors; what lies past it belongs to stages without gradient.
@@ -464,8 +463,8 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
       const Floats d = load(a + row * kUnit + lane);
       back = back + d;
       // 0 where a stage is off, whatever its term: 0 * NaN would not be.
-      const Ints on = (Ints)(load_ints(active.stages + lane) >
-                             fill_ints(static_cast<int32_t>(row / b.dims)));
+      const Ints on =
+          (Ints)(load_ints(active.stages + lane) > fill_ints(static_cast<int32_t>(row / b.dims)));
       scale = scale + choose(on, d * load(term + row * kUnit + lane), Floats{});
     }
     partial[at.back + row] += sum_lanes(back);
@@ -655,8 +654,8 @@ static void fold_block(const Plan& plan, int g, const BlockParameters& p, float*
       weights[b.threshold + table + l] = l < level - 1 ? static_cast<float>(tau / s) : INFINITY;
       const int32_t digit = l < level ? l : level - 1;
       weights[b.grid + table + l] = fsq_value<float>(digit, level);
-      weights[b.value + table + l] = static_cast<float>(
-          fsq_value<double>(digit, level) / s + static_cast<double>(p.shift[row]));
+      weights[b.value + table + l] = static_cast<float>(fsq_value<double>(digit, level) / s +
+                                                        static_cast<double>(p.shift[row]));
     }
   }
   for (int64_t row = rows; row < ld; ++row) weights[b.scale + row] = 1.0f;
@@ -696,8 +695,7 @@ static void codes_of(const Plan& plan, const float* weights, const float* projec
         }
         for (int n = count; n < kUnit; ++n) x[row * kUnit + n] = 0.0f;
       }
-      forward_recurrence(block_weights(plan, g, weights), plan.stages, x, v, count, active,
-                         tokens);
+      forward_recurrence(block_weights(plan, g, weights), plan.stages, x, v, count, active, tokens);
     }
     write_tokens(plan, tokens, view, unit);
   }

@@ -51,8 +51,8 @@ struct EncodeJob {
   TokenView tokens;
   // Forward only:
   Counts counts;
-  float* saved = nullptr;  // [units][sum of rows][kUnit]
-  int outputs = 0;         // 0 when encoding
+  float* saved = nullptr;          // [units][sum of rows][kUnit]
+  int outputs = 0;                 // 0 when encoding
   const int32_t* rates = nullptr;  // ascending, the last one is all stages
   const View* out = nullptr;
 };
@@ -83,24 +83,24 @@ struct BackwardJob {
 
 // Where the partial sums of one block lie inside those of a slab.
 struct PartialPlan {
-  int64_t in_t = 0;    // [width][ld_rows]: z^T h
-  int64_t out_t = 0;   // [width][group_ld]: g^T v, the rows of each group of stages by itself
+  int64_t in_t = 0;   // [width][ld_rows]: z^T h
+  int64_t out_t = 0;  // [width][group_ld]: g^T v, the rows of each group of stages by itself
   int64_t group_ld = 0;
-  int64_t hv = 0;      // [rows][ld_rows]: v^T h
-  int64_t h = 0;       // [stages + 1][ld_rows]: sum of h over frames with m active stages
-  int64_t back = 0;    // [ld_rows]: sum of dL/dv
-  int64_t scale = 0;   // [ld_rows]: sum of dL/dv (slope y - q)
-  int64_t bias = 0;    // [stages + 1][ld_width]: sum of g over frames with m active stages
+  int64_t hv = 0;     // [rows][ld_rows]: v^T h
+  int64_t h = 0;      // [stages + 1][ld_rows]: sum of h over frames with m active stages
+  int64_t back = 0;   // [ld_rows]: sum of dL/dv
+  int64_t scale = 0;  // [ld_rows]: sum of dL/dv (slope y - q)
+  int64_t bias = 0;   // [stages + 1][ld_width]: sum of g over frames with m active stages
 };
 
 // Gradients of one block, contiguous.
 struct BlockGradients {
-  float* in;      // [stages, dims, width]
-  float* c;       // [stages, dims]
-  float* out;     // [stages, width, dims]
-  float* e;       // [stages, width]
-  float* logit;   // [stages, dims]
-  float* shift;   // [stages, dims]
+  float* in;     // [stages, dims, width]
+  float* c;      // [stages, dims]
+  float* out;    // [stages, width, dims]
+  float* e;      // [stages, width]
+  float* logit;  // [stages, dims]
+  float* shift;  // [stages, dims]
 };
 
 struct BlockParameters {

@@ -88,8 +88,7 @@ template <bool Unit>
 __attribute__((noinline, unused)) static void product_steps(const Rows& a, int rows,
                                                             ptrdiff_t element, const float* b,
                                                             ptrdiff_t ld_b, int vectors, int depth,
-                                                            float* c, ptrdiff_t ld_c,
-                                                            Start start) {
+                                                            float* c, ptrdiff_t ld_c, Start start) {
   int v = 0;
   for (; v + kTileVectors <= vectors; v += kTileVectors) {
     panel<kTileVectors, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c,
@@ -107,9 +106,7 @@ __attribute__((noinline, unused)) static void product_steps(const Rows& a, int r
   }
 }
 
-AC_INLINE int vectors_for(int64_t count) {
-  return static_cast<int>((count + kLanes - 1) / kLanes);
-}
+AC_INLINE int vectors_for(int64_t count) { return static_cast<int>((count + kLanes - 1) / kLanes); }
 
 // C [rows][vectors * kLanes] from A [rows][depth] and B [depth][vectors * kLanes]. `element` is the
 // step between neighbours of a row of A. B and C need room for whole vectors.

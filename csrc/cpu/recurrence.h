@@ -92,8 +92,8 @@ struct TokenSums {
 
 // Rows row .. row + R - 1, all of stage `stage`; x and v are [rows][kUnit].
 template <int R>
-AC_INLINE void forward_rows(const BlockWeights& w, int stage, int dim, float* x, float* v,
-                            int lane, const Active& active, const TokenSums& tokens) {
+AC_INLINE void forward_rows(const BlockWeights& w, int stage, int dim, float* x, float* v, int lane,
+                            const Active& active, const TokenSums& tokens) {
   const int prior = stage * w.plan->dims, row = prior + dim;
   const ptrdiff_t ld = w.plan->ld_rows;
   Floats sum[R];
@@ -145,14 +145,29 @@ __attribute__((noinline, unused)) static void forward_recurrence(const BlockWeig
       int i = 0;
       for (; i + 8 <= dims; i += 8) forward_rows<8>(w, k, i, x, v, lane, active, tokens);
       switch (dims - i) {
-        case 7: forward_rows<7>(w, k, i, x, v, lane, active, tokens); break;
-        case 6: forward_rows<6>(w, k, i, x, v, lane, active, tokens); break;
-        case 5: forward_rows<5>(w, k, i, x, v, lane, active, tokens); break;
-        case 4: forward_rows<4>(w, k, i, x, v, lane, active, tokens); break;
-        case 3: forward_rows<3>(w, k, i, x, v, lane, active, tokens); break;
-        case 2: forward_rows<2>(w, k, i, x, v, lane, active, tokens); break;
-        case 1: forward_rows<1>(w, k, i, x, v, lane, active, tokens); break;
-        default: break;
+        case 7:
+          forward_rows<7>(w, k, i, x, v, lane, active, tokens);
+          break;
+        case 6:
+          forward_rows<6>(w, k, i, x, v, lane, active, tokens);
+          break;
+        case 5:
+          forward_rows<5>(w, k, i, x, v, lane, active, tokens);
+          break;
+        case 4:
+          forward_rows<4>(w, k, i, x, v, lane, active, tokens);
+          break;
+        case 3:
+          forward_rows<3>(w, k, i, x, v, lane, active, tokens);
+          break;
+        case 2:
+          forward_rows<2>(w, k, i, x, v, lane, active, tokens);
+          break;
+        case 1:
+          forward_rows<1>(w, k, i, x, v, lane, active, tokens);
+          break;
+        default:
+          break;
       }
     }
   }
@@ -198,9 +213,9 @@ __attribute__((noinline, unused)) static void restore_values(const BlockWeights&
 
 // `a` = dL/dv as it comes from the outputs becomes dL/dv through later stages as well, and `h`
 // dL/dp. Frames of inactive stages, and those past the end of the unit, become 0.
-__attribute__((noinline, unused)) static void backward_recurrence(const BlockWeights& w,
-                                                                  int stages, const float* slope,
-                                                                  float* a, float* h, int count,
+__attribute__((noinline, unused)) static void backward_recurrence(const BlockWeights& w, int stages,
+                                                                  const float* slope, float* a,
+                                                                  float* h, int count,
                                                                   const Active& active) {
   const int dims = w.plan->dims, rows = w.plan->rows;
   const ptrdiff_t ld = w.plan->ld_rows;

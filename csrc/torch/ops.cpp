@@ -52,7 +52,7 @@ const Kernels& table() {
   const char* why = "";
   const Kernels* kernels = affectcodec::cpu::kernels(&why);
   check(kernels != nullptr, "AFFECTCODEC_CPU_ISA: ", why,
-                  "; unset it to take the best instruction set of this machine");
+        "; unset it to take the best instruction set of this machine");
   return *kernels;
 }
 
@@ -99,10 +99,10 @@ void read_plan(const Ints& config, Plan* plan) {
 
 const float* weights_of(const Tensor& weights, const Plan& plan) {
   check(weights.scalar_type() == ScalarType::Float && weights.dim() == 1 &&
-                      weights.is_contiguous() && weights.numel() == plan.floats,
-                  "weights: wanted the ", plan.floats,
-                  " floats that affectcodec::fold_cpu makes for this configuration, got ",
-                  weights.numel(), " elements");
+            weights.is_contiguous() && weights.numel() == plan.floats,
+        "weights: wanted the ", plan.floats,
+        " floats that affectcodec::fold_cpu makes for this configuration, got ", weights.numel(),
+        " elements");
   return static_cast<const float*>(weights.const_data_ptr());
 }
 
@@ -117,16 +117,17 @@ Type type_of(const Tensor& t, const char* name) {
     default:
       break;
   }
-  check(false, name, ": the cpu backend takes float32, bfloat16 and float16; use the "
-                                   "reference backend for other types");
+  check(false, name,
+        ": the cpu backend takes float32, bfloat16 and float16; use the "
+        "reference backend for other types");
   return Type::kFloat32;
 }
 
 View view_of(const Tensor& t, const Plan& plan, bool channels_last, const char* name) {
   check(t.dim() == 3, name, ": wanted three dimensions, got ", t.dim());
   const int channel = channels_last ? 2 : 1, frame = channels_last ? 1 : 2;
-  check(t.size(channel) == plan.width, name, ": wanted ", plan.width,
-                  " channels in dim ", channel, ", got ", t.size(channel));
+  check(t.size(channel) == plan.width, name, ": wanted ", plan.width, " channels in dim ", channel,
+        ", got ", t.size(channel));
   View v;
   v.type = type_of(t, name);
   v.data = const_cast<void*>(t.const_data_ptr());
@@ -159,15 +160,14 @@ TokenView token_view(const Tensor& t, bool writable) {
   return v;
 }
 
-Counts counts_of(const std::optional<Tensor>& t, const Plan& plan, int64_t batch,
-                 int64_t frames) {
+Counts counts_of(const std::optional<Tensor>& t, const Plan& plan, int64_t batch, int64_t frames) {
   Counts c;
   if (!t) return c;
   check(t->scalar_type() == ScalarType::Long, "counts: wanted int64");
-  check((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) &&
-                      t->size(0) == batch && t->size(1) == plan.blocks,
-                  "counts: wanted [", batch, ", ", plan.blocks, "] or [", batch, ", ",
-                  plan.blocks, ", ", frames, "]");
+  check((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) && t->size(0) == batch &&
+            t->size(1) == plan.blocks,
+        "counts: wanted [", batch, ", ", plan.blocks, "] or [", batch, ", ", plan.blocks, ", ",
+        frames, "]");
   c.data = static_cast<const int64_t*>(t->const_data_ptr());
   c.stride_b = t->stride(0);
   c.stride_g = t->stride(1);
@@ -179,7 +179,7 @@ std::vector<int32_t> rates_of(const Ints& asked, const Plan& plan) {
   std::vector<int32_t> rates;
   for (const int64_t rate : asked) {
     check(rate > (rates.empty() ? 0 : rates.back()) && rate < plan.stages,
-                    "rates: wanted ascending stage counts in 1..", plan.stages - 1);
+          "rates: wanted ascending stage counts in 1..", plan.stages - 1);
     rates.push_back(static_cast<int32_t>(rate));
   }
   rates.push_back(plan.stages);
@@ -197,20 +197,18 @@ std::vector<int64_t> latent_shape(const View& v, const Plan& plan, bool channels
 
 // The six parameters of each block: W, c, O, e, scale logit, shift.
 std::vector<BlockParameters> parameters_of(const std::vector<Tensor>& params, const Plan& plan) {
-  check(static_cast<int64_t>(params.size()) == 6 * plan.blocks,
-                  "params: wanted 6 tensors a block");
+  check(static_cast<int64_t>(params.size()) == 6 * plan.blocks, "params: wanted 6 tensors a block");
   std::vector<BlockParameters> blocks;
   for (int g = 0; g < plan.blocks; ++g) {
     const auto& b = plan.block[g];
-    const int64_t sizes[6] = {b.rows * b.width,       b.rows, b.rows * b.width,
+    const int64_t sizes[6] = {b.rows * b.width,      b.rows, b.rows * b.width,
                               plan.stages * b.width, b.rows, b.rows};
     const float* data[6];
     for (int i = 0; i < 6; ++i) {
       const Tensor& t = params[static_cast<size_t>(6 * g + i)];
-      check(t.scalar_type() == ScalarType::Float && t.is_contiguous() &&
-                          t.numel() == sizes[i],
-                      "params: tensor ", 6 * g + i, " must be contiguous float32 with ", sizes[i],
-                      " elements");
+      check(t.scalar_type() == ScalarType::Float && t.is_contiguous() && t.numel() == sizes[i],
+            "params: tensor ", 6 * g + i, " must be contiguous float32 with ", sizes[i],
+            " elements");
       data[i] = static_cast<const float*>(t.const_data_ptr());
     }
     blocks.push_back(BlockParameters{data[0], data[1], data[2], data[3], data[4], data[5]});
@@ -232,10 +230,9 @@ Tensor fold(const std::vector<Tensor>& params, const Ints& config) {
 }
 
 void run_encode(const EncodeJob& job, const Kernels& kernels) {
-  in_parallel(affectcodec::cpu::units_of(job.z.total()), kGrain,
-              [&](int64_t begin, int64_t end) {
-                kernels.encode(job, begin, end, scratch(*job.plan));
-              });
+  in_parallel(affectcodec::cpu::units_of(job.z.total()), kGrain, [&](int64_t begin, int64_t end) {
+    kernels.encode(job, begin, end, scratch(*job.plan));
+  });
 }
 
 Tensor encode(const Tensor& z, const Tensor& weights, const Ints& config, bool channels_last) {
@@ -261,10 +258,10 @@ void encode_out(const Tensor& z, const Tensor& weights, const Ints& config, bool
   job.weights = weights_of(weights, plan);
   job.z = view_of(z, plan, channels_last, "z");
   check(out.dim() == 3 && out.size(0) == job.z.batch && out.size(1) == plan.stages &&
-                      out.size(2) == job.z.frames &&
-                      out.scalar_type() == (plan.wide() ? ScalarType::Long : ScalarType::Int),
-                  "out: wanted ", plan.wide() ? "int64" : "int32", " [", job.z.batch, ", ",
-                  plan.stages, ", ", job.z.frames, "]");
+            out.size(2) == job.z.frames &&
+            out.scalar_type() == (plan.wide() ? ScalarType::Long : ScalarType::Int),
+        "out: wanted ", plan.wide() ? "int64" : "int32", " [", job.z.batch, ", ", plan.stages, ", ",
+        job.z.frames, "]");
   job.tokens = token_view(out, true);
   run_encode(job, table());
 }
@@ -316,17 +313,16 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   const auto blocks = parameters_of(params, plan);
   const int64_t units = affectcodec::cpu::units_of(job.z.total());
   check(saved.scalar_type() == ScalarType::Float && saved.is_contiguous() &&
-                      saved.numel() == units * affectcodec::cpu::total_rows(plan) * kUnit,
-                  "saved: not what forward made for this z");
+            saved.numel() == units * affectcodec::cpu::total_rows(plan) * kUnit,
+        "saved: not what forward made for this z");
   job.saved = static_cast<const float*>(saved.const_data_ptr());
   std::vector<View> views(ascending.size());
   check(grads.size() == present.size(), "grads: wanted one tensor an entry of present");
   for (size_t i = 0; i < grads.size(); ++i) {
     check(present[i] >= 0 && present[i] < static_cast<int64_t>(views.size()),
-                    "present: wanted indices of the outputs");
+          "present: wanted indices of the outputs");
     View v = view_of(grads[i], plan, channels_last, "grads");
-    check(v.batch == job.z.batch && v.frames == job.z.frames,
-                    "grads: wanted the shape of z");
+    check(v.batch == job.z.batch && v.frames == job.z.frames, "grads: wanted the shape of z");
     views[static_cast<size_t>(present[i])] = v;
   }
   job.outputs = static_cast<int>(ascending.size());
@@ -337,10 +333,9 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   if (need_dz) job.dz = fresh_view(dz, plan, channels_last);
 
   // The number of slabs follows from the number of frames alone: sums must not depend on threads.
-  job.slabs = units < affectcodec::cpu::kMaxSlabs ? (units > 0 ? units : 1)
-                                                  : affectcodec::cpu::kMaxSlabs;
-  const int64_t floats =
-      affectcodec::cpu::plan_partials(plan, job.outputs, job.rates, nullptr);
+  job.slabs =
+      units < affectcodec::cpu::kMaxSlabs ? (units > 0 ? units : 1) : affectcodec::cpu::kMaxSlabs;
+  const int64_t floats = affectcodec::cpu::plan_partials(plan, job.outputs, job.rates, nullptr);
   Tensor partial = make(z, {job.slabs, floats}, ScalarType::Float);
   job.partial = static_cast<float*>(partial.mutable_data_ptr());
   in_parallel(job.slabs, 1, [&](int64_t begin, int64_t end) {
@@ -355,9 +350,9 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   for (int g = 0; g < plan.blocks; ++g) {
     const auto& b = plan.block[g];
     float* data[6];
-    const std::vector<int64_t> shapes[6] = {
-        {plan.stages, b.dims, b.width}, {plan.stages, b.dims}, {plan.stages, b.width, b.dims},
-        {plan.stages, b.width},         {plan.stages, b.dims}, {plan.stages, b.dims}};
+    const std::vector<int64_t> shapes[6] = {{plan.stages, b.dims, b.width}, {plan.stages, b.dims},
+                                            {plan.stages, b.width, b.dims}, {plan.stages, b.width},
+                                            {plan.stages, b.dims},          {plan.stages, b.dims}};
     for (int i = 0; i < 6; ++i) {
       out.push_back(make(z, shapes[i], ScalarType::Float));
       data[i] = static_cast<float*>(out.back().mutable_data_ptr());
@@ -381,10 +376,9 @@ void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
                 const std::optional<Tensor>& counts, bool channels_last, Tensor& out) {
   const Kernels& kernels = table();
   check(tokens.dim() == 3 && tokens.size(1) >= 1 && tokens.size(1) <= plan.stages,
-                  "tokens: wanted [B, K, T] with 1..", plan.stages, " stages");
-  check(tokens.scalar_type() == ScalarType::Int ||
-                      tokens.scalar_type() == ScalarType::Long,
-                  "tokens: wanted int32 or int64");
+        "tokens: wanted [B, K, T] with 1..", plan.stages, " stages");
+  check(tokens.scalar_type() == ScalarType::Int || tokens.scalar_type() == ScalarType::Long,
+        "tokens: wanted int32 or int64");
   DecodeJob job{};
   int64_t refused[2] = {0, 0};
   job.plan = &plan;
@@ -395,12 +389,9 @@ void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
   job.counts = counts_of(counts, plan, job.out.batch, job.out.frames);
   job.refused = refused;
   in_parallel(affectcodec::cpu::units_of(job.out.total()), kGrain,
-              [&](int64_t begin, int64_t end) {
-                kernels.decode(job, begin, end, scratch(plan));
-              });
-  check(refused[0] == 0, "tokens: values must lie in 0..", plan.codebook - 1,
-                  ", got ", refused[1],
-                  ". -1 marks a frame whose latent was NaN; other values come from another codec.");
+              [&](int64_t begin, int64_t end) { kernels.decode(job, begin, end, scratch(plan)); });
+  check(refused[0] == 0, "tokens: values must lie in 0..", plan.codebook - 1, ", got ", refused[1],
+        ". -1 marks a frame whose latent was NaN; other values come from another codec.");
 }
 
 Tensor decode(const Tensor& tokens, const Tensor& weights, const Ints& config,
@@ -421,29 +412,27 @@ void decode_out(const Tensor& tokens, const Tensor& weights, const Ints& config,
   Plan plan;
   read_plan(config, &plan);
   check(tokens.dim() == 3 && out.dim() == 3 && out.size(0) == tokens.size(0) &&
-                      out.size(channels_last ? 1 : 2) == tokens.size(2),
-                  "out: wanted the batch and frames of tokens");
+            out.size(channels_last ? 1 : 2) == tokens.size(2),
+        "out: wanted the batch and frames of tokens");
   run_decode(tokens, weights, plan, counts, channels_last, out);
 }
 
 Tensor pack_bits(const Tensor& codes, int64_t bits) {
   check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
-  check(codes.dim() == 1 && codes.is_contiguous(),
-                  "codes: expected one contiguous dimension");
+  check(codes.dim() == 1 && codes.is_contiguous(), "codes: expected one contiguous dimension");
   const bool wide = codes.scalar_type() == ScalarType::Long;
-  check(wide || codes.scalar_type() == ScalarType::Int,
-                  "codes: expected int32 or int64");
+  check(wide || codes.scalar_type() == ScalarType::Int, "codes: expected int32 or int64");
   const auto count = static_cast<size_t>(codes.numel());
   const int width = static_cast<int>(bits);
-  Tensor out = make(codes, {static_cast<int64_t>(affectcodec::packed_size(count, width))},
-                    ScalarType::Byte);
+  Tensor out =
+      make(codes, {static_cast<int64_t>(affectcodec::packed_size(count, width))}, ScalarType::Byte);
   auto* to = static_cast<uint8_t*>(out.mutable_data_ptr());
   if (count == 0) return out;
   const auto pack = [&](const auto* from) {
     if (affectcodec::pack_bits(from, count, width, to)) return;
     const size_t bad = affectcodec::first_outside(from, count, width);
     check(false, "codes[", bad, "]: does not fit ", bits, " bits, expected 0..",
-                    (uint64_t{1} << bits) - 1);
+          (uint64_t{1} << bits) - 1);
   };
   if (wide) {
     pack(static_cast<const int64_t*>(codes.const_data_ptr()));
@@ -457,20 +446,19 @@ Tensor unpack_bits(const Tensor& data, int64_t bits, int64_t count, ScalarType d
   check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
   const bool wide = dtype == ScalarType::Long;
   check(wide || (dtype == ScalarType::Int && bits <= 31),
-                  "dtype: expected int64, or int32 for at most 31 bits");
-  check(data.scalar_type() == ScalarType::Byte && data.dim() == 1 &&
-                      data.is_contiguous(),
-                  "data: expected one contiguous dimension of uint8");
+        "dtype: expected int64, or int32 for at most 31 bits");
+  check(data.scalar_type() == ScalarType::Byte && data.dim() == 1 && data.is_contiguous(),
+        "data: expected one contiguous dimension of uint8");
   const int width = static_cast<int>(bits);
   const auto size = static_cast<size_t>(data.numel());
   // By division first: an absurd count must neither overflow nor be allocated.
   check(count >= 0 && static_cast<size_t>(count) <= size * 8 / static_cast<size_t>(bits) &&
-                      affectcodec::packed_size(static_cast<size_t>(count), width) == size,
-                  "data: ", size, " bytes are not ", count, " codes of ", bits, " bits");
+            affectcodec::packed_size(static_cast<size_t>(count), width) == size,
+        "data: ", size, " bytes are not ", count, " codes of ", bits, " bits");
   const auto* from = static_cast<const uint8_t*>(data.const_data_ptr());
   const size_t used = static_cast<size_t>(count) * static_cast<size_t>(bits) % 8;
   check(used == 0 || from[size - 1] >> used == 0,
-                  "data: the bits that fill up the last byte are not 0");
+        "data: the bits that fill up the last byte are not 0");
   Tensor out = make(data, {count}, dtype);
   if (wide) {
     affectcodec::unpack_bits(from, static_cast<size_t>(count), width,

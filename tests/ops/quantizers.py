@@ -31,8 +31,12 @@ CONFIGS = {
     "levels": BDRFSQConfig(
         blocks=(Block("a", 40, (17, 18, 100, 2)), Block("b", 9, (4096,))), num_stages=2
     ),
-    "dims": BDRFSQConfig(blocks=(Block("a", 64, (2,) * 11), Block("b", 20, (3,) * 9)), num_stages=2),
-    "wide": BDRFSQConfig(blocks=(Block("a", 33, (2,) * 20), Block("b", 20, (4,) * 10)), num_stages=2),
+    "dims": BDRFSQConfig(
+        blocks=(Block("a", 64, (2,) * 11), Block("b", 20, (3,) * 9)), num_stages=2
+    ),
+    "wide": BDRFSQConfig(
+        blocks=(Block("a", 33, (2,) * 20), Block("b", 20, (4,) * 10)), num_stages=2
+    ),
     "many": BDRFSQConfig(blocks=(Block("a", 16, (2, 3)),), num_stages=40),
 }
 SMALL = [name for name in CONFIGS if name != "default"]

@@ -7,6 +7,8 @@ import math
 
 import pytest
 import torch
+
+from affectcodec.ops import use_backend
 from tests.ops.quantizers import (
     CONFIGS,
     SMALL,
@@ -17,8 +19,6 @@ from tests.ops.quantizers import (
     settled,
 )
 from tests.ops.quantizers import specification as spec
-
-from affectcodec.ops import use_backend
 
 pytestmark = needs_cpu_kernels
 
@@ -103,7 +103,9 @@ def test_every_gradient_of_the_default_configuration(channels_last: bool) -> Non
     check_gradients(q, z, stages, (2, 4), channels_last, "latent", "2", "4")
 
 
-@pytest.mark.parametrize("used", [("latent",), ("1",), ("2",), ("1", "2"), ("latent", "1")], ids=str)
+@pytest.mark.parametrize(
+    "used", [("latent",), ("1",), ("2",), ("1", "2"), ("latent", "1")], ids=str
+)
 @pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
 def test_gradients_of_some_outputs_alone(used, channels_last: bool) -> None:
     q = quantizer(CONFIGS["odd"])

@@ -32,8 +32,12 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @needs_cpu_kernels
 def test_the_default_of_the_device_serves() -> None:
-    done = run("from affectcodec.ops.registry import *; import torch\n"
-               "print(choose('encode', 'cpu', torch.float32), choose('encode', 'meta'))")  # fmt: skip
+    code = """
+import torch
+from affectcodec.ops.registry import choose
+print(choose("encode", "cpu", torch.float32), choose("encode", "meta"))
+"""
+    done = run(code)
     assert done.stdout.split() == ["cpu", "reference"], done.stderr
 
 
@@ -90,9 +94,10 @@ print(choose("encode", "cpu", torch.float32), q.decode(q.encode(z)).shape)
 def test_environment_names_the_backend() -> None:
     code = "from affectcodec.ops.registry import *\nimport torch\nprint(choose('encode', 'cpu'))"
     assert run(code, AFFECTCODEC_BACKEND="reference").stdout.strip() == "reference"
-    assert "AFFECTCODEC_BACKEND: unknown backend 'quick'" in run(
-        code, AFFECTCODEC_BACKEND="quick"
-    ).stderr
+    assert (
+        "AFFECTCODEC_BACKEND: unknown backend 'quick'"
+        in run(code, AFFECTCODEC_BACKEND="quick").stderr
+    )
     refused = run(code, AFFECTCODEC_BACKEND="cuda")
     assert "encode: backend 'cuda' was asked for and cannot serve" in refused.stderr
 

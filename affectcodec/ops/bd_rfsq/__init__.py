@@ -14,4 +14,11 @@ from affectcodec.ops.bd_rfsq.params import (
     decode_block_backward,
 )
 
-__all__ = ["BlockParams", "BlockResult", "decode_block", "decode_block_backward", "quantize_codespace", "quantize_naive"]
+__all__ = [
+    "BlockParams",
+    "BlockResult",
+    "decode_block",
+    "decode_block_backward",
+    "quantize_codespace",
+    "quantize_naive",
+]

@@ -7,8 +7,9 @@ With ``x_k = p_k - b_k`` the recurrence of one block is
     n_k = number of thresholds tau / s_k that x_k reaches
     v_k = value_k[n_k]                               q / s_k + b_k of each digit
 
-and ``offset_k = c_k - b_k - sum_{j<k} W_k e_j`` over the active stages ``j``. Everything is computed
-in float64 and rounded to float32 once, so backends that agree on ``P`` agree on every digit.
+and ``offset_k = c_k - b_k - sum_{j<k} W_k e_j`` over the active stages ``j``. Everything is
+computed in float64 and rounded to float32 once, so backends that agree on ``P`` agree on every
+digit.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def fold_block(params: BlockParams, levels: Sequence[int], bound: str) -> Folded
     O_all = O.permute(1, 0, 2).reshape(width, rows)
     stage = torch.arange(stages, device=W.device).repeat_interleave(dim)
     cross = torch.where(stage[:, None] > stage[None, :], W_all @ O_all, 0.0)
-    through = torch.where(stage[:, None] > torch.arange(stages, device=W.device), W_all @ e.t(), 0.0)
+    through = torch.where(
+        stage[:, None] > torch.arange(stages, device=W.device), W_all @ e.t(), 0.0
+    )
     sums = torch.nn.functional.pad(through.cumsum(1), (1, 0))  # [rows, K + 1]
     offset = (c - shift).reshape(rows, 1) - sums
     scale = torch.nn.functional.softplus(logit).reshape(rows, 1) + 0.1

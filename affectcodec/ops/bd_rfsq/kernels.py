@@ -17,9 +17,7 @@ from torch.autograd.function import once_differentiable
 from affectcodec.ops.registry import BACKENDS, OPS
 
 # Looked up once: an attribute chain through torch.ops costs more than the call of one frame.
-_KERNELS = {
-    backend: {name: op.kernel(backend) for name, op in OPS.items()} for backend in BACKENDS
-}
+_KERNELS = {backend: {name: op.kernel(backend) for name, op in OPS.items()} for backend in BACKENDS}
 
 
 def encode(
@@ -42,7 +40,7 @@ def encode(
 
 class _Quantize(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         z: Tensor,
         counts: Tensor | None,
@@ -117,7 +115,7 @@ def quantize(
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         tokens: Tensor,
         counts: Tensor | None,
