@@ -15,7 +15,7 @@ from affectcodec.nn import BDRFSQ
 from affectcodec.ops import use_backend
 from affectcodec.ops.bd_rfsq.folding import describe, fold
 from affectcodec.ops.registry import OPS
-from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, quantizer
+from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, no_saved_graphs, quantizer
 
 pytestmark = needs_cpu_kernels
 CONFIG = CONFIGS["odd"]
@@ -24,7 +24,7 @@ CONFIG = CONFIGS["odd"]
 @pytest.fixture(autouse=True)
 def _fresh_graphs():
     torch._dynamo.reset()
-    with use_backend("cpu"):
+    with no_saved_graphs(), use_backend("cpu"):
         yield
     torch._dynamo.reset()
 
