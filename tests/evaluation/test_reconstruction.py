@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -119,7 +120,11 @@ def test_processes_give_what_one_process_gives(clips: list[Clip], tmp_path: Path
     delays = {"narrowband": 0}
     one = run(clips[:2], codecs, delays, RowStore(tmp_path / "1.jsonl"), progress=False)
     two = run(clips[:2], codecs, delays, RowStore(tmp_path / "2.jsonl"), jobs=2, progress=False)
-    assert one == two
+    assert len(one) == len(two) == 2
+    for a, b in zip(one, two, strict=True):
+        # Matrix libraries round by thread count: the last digit of a correlation may differ.
+        assert b.values == pytest.approx(a.values, rel=1e-9, nan_ok=True)
+        assert dataclasses.replace(b, values=a.values) == a
 
 
 def test_failing_worker_is_reported(clips: list[Clip], tmp_path: Path) -> None:
