@@ -42,6 +42,29 @@ def inverse_dft_basis(size: int) -> Tensor:
     return basis.float()
 
 
+class WindowedDFT(nn.Module):
+    """Hann-windowed real DFT of frames, ``[..., size] -> [..., 2 * bins]``: real, imaginary parts.
+
+    ``by_fft`` computes it as a fast transform: the same numbers up to float rounding, for training,
+    where nothing streams or is exported and a product with the whole basis is most of the work.
+    """
+
+    basis: Tensor
+    window: Tensor
+    by_fft: bool = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("basis", dft_basis(size), persistent=False)
+        self.register_buffer("window", torch.hann_window(size), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if not self.by_fft:
+            return torch.matmul(frames, self.basis)
+        spectrum = torch.fft.rfft(frames * self.window)
+        return torch.cat([spectrum.real, spectrum.imag], -1)
+
+
 class ShortTimeAnalysis(nn.Module):
     """Complex spectra of the windows that belong to each frame.
 
@@ -49,22 +72,19 @@ class ShortTimeAnalysis(nn.Module):
     ``hop`` samples after it; none reaches beyond ``(t + 1) * hop_length``.
     """
 
-    basis: Tensor
-
     def __init__(self, hop_length: int, window: int, hop: int) -> None:
         super().__init__()
         self.hop_length, self.window, self.hop = hop_length, window, hop
         self.bins = window // 2 + 1
         self.per_frame = hop_length // hop
         self.history = History(hop_length)
-        self.register_buffer("basis", dft_basis(window), persistent=False)
+        self.dft = WindowedDFT(window)
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary)."""
         num = wav.shape[1] // self.hop
         x = self.history(wav, state)
-        frames = x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop)
-        return torch.matmul(frames, self.basis)
+        return self.dft(x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop))
 
 
 class BufferAnalysis(nn.Module):
@@ -73,17 +93,15 @@ class BufferAnalysis(nn.Module):
     What :class:`ShortTimeAnalysis` does where neighbouring frames do not share samples.
     """
 
-    basis: Tensor
-
     def __init__(self, hop_length: int, window: int, hop: int) -> None:
         super().__init__()
         self.window, self.hop, self.per_frame = window, hop, hop_length // hop
-        self.register_buffer("basis", dft_basis(window), persistent=False)
+        self.dft = WindowedDFT(window)
 
     def forward(self, buffers: Tensor) -> Tensor:
         """``[B, T, 2 * hop_length] -> [B, T * per_frame, 2 * bins]``."""
         frames = buffers.unfold(2, self.window, self.hop)[:, :, : self.per_frame]
-        return torch.matmul(frames, self.basis).flatten(1, 2)
+        return self.dft(frames.flatten(1, 2))
 
 
 class OverlapAddSynthesis(nn.Module):
@@ -140,7 +158,6 @@ class PitchFeatures(nn.Module):
     """
 
     LOW_BINS = PITCH_BINS
-    basis: Tensor
     correlation: Tensor
 
     def __init__(
@@ -149,7 +166,7 @@ class PitchFeatures(nn.Module):
         super().__init__()
         self.hop_length, self.window = hop_length, window
         self.history = History(window - hop_length)
-        self.register_buffer("basis", dft_basis(window), persistent=False)
+        self.dft = WindowedDFT(window)
         self.lags = torch.arange(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2).tolist()
         lags = torch.tensor([0, *self.lags], dtype=torch.float64)
         k = torch.arange(window // 2 + 1, dtype=torch.float64)
@@ -165,7 +182,7 @@ class PitchFeatures(nn.Module):
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T, channels]``."""
         x = self.history(wav, state)
-        spectrum = torch.matmul(x.unfold(1, self.window, self.hop_length), self.basis)
+        spectrum = self.dft(x.unfold(1, self.window, self.hop_length))
         real, imag = spectrum.chunk(2, -1)
         power = real.square() + imag.square() + POWER_FLOOR
         raw = torch.matmul(power, self.correlation)

@@ -13,6 +13,7 @@ from affectcodec.config import CodecConfig, check_keys
 
 ENVELOPE_SPAN = 48  # windows that the envelope loss correlates, one every ENVELOPE_HOP samples
 ENVELOPE_HOP = 128
+CODEC_PARTS = ("encoder", "quantizer", "decoder")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,109 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Sizes of the discriminators.
+
+    Args:
+        periods, period_channels: multi-period discriminators and the channels of their layers.
+        spectrum_sizes, spectrum_channels: windows, in samples, of the complex spectrum
+            discriminators, and the channels of their layers.
+        compression: power of the magnitudes they see; 1 for none.
+    """
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    period_channels: tuple[int, ...] = (8, 16, 32, 64, 64)
+    spectrum_sizes: tuple[int, ...] = (1024, 512, 256)
+    spectrum_channels: tuple[int, ...] = (16, 16, 32, 32)
+    compression: float = 0.5
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.name != "compression":
+                object.__setattr__(self, f.name, tuple(getattr(self, f.name)))
+        if not self.periods and not self.spectrum_sizes:
+            raise ValueError("DiscriminatorConfig: periods and spectrum_sizes are both empty")
+        for name in ("period_channels", "spectrum_channels"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(
+                    f"DiscriminatorConfig: {name} must name at least one positive width, got "
+                    f"{getattr(self, name)}"
+                )
+        if self.periods and min(self.periods) < 1:
+            raise ValueError(f"DiscriminatorConfig: periods must be positive, got {self.periods}")
+        for size in self.spectrum_sizes:
+            if size < 32 or size % 4:
+                raise ValueError(
+                    "DiscriminatorConfig: spectrum_sizes must be multiples of 4, at least 32, got "
+                    f"{size}"
+                )
+        if not 0 < self.compression <= 1:
+            raise ValueError(
+                f"DiscriminatorConfig: compression must lie in (0, 1], got {self.compression}"
+            )
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Adversarial training.
+
+    Args:
+        start: step at which the discriminators begin to learn; None for none at all.
+        every: they take part in one of so many steps; 2 saves a third of the time.
+        warmup_steps: steps in which only they learn.
+        ramp_steps: steps over which their gradient to the codec then rises to its full weight.
+        loss: ``"hinge"`` or ``"lsgan"`` (least squares).
+        generator_weight, feature_weight: of the score and of feature matching, to each other.
+        share: norm of the adversarial gradient by the wave as a share of that of all other losses,
+            held by running norms; None takes the two weights as they are.
+        crop_samples: length of the random crop of each clip that they see; all of it if longer.
+        learning_rate, weight_decay, clip_norm: of their own AdamW.
+        discriminators: their sizes.
+    """
+
+    start: int | None = None
+    every: int = 1
+    warmup_steps: int = 300
+    ramp_steps: int = 500
+    loss: str = "hinge"
+    generator_weight: float = 1.0
+    feature_weight: float = 4.0
+    share: float | None = 0.5
+    crop_samples: int = 8192
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    clip_norm: float = 5.0
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("hinge", "lsgan"):
+            raise ValueError(
+                f"AdversarialConfig: loss must be 'hinge' or 'lsgan', got {self.loss!r}"
+            )
+        if self.every < 1:
+            raise ValueError(f"AdversarialConfig: every must be at least 1, got {self.every}")
+        if self.crop_samples < 1024:
+            raise ValueError(
+                f"AdversarialConfig: crop_samples must be at least 1024, got {self.crop_samples}"
+            )
+        if self.share is not None and self.share <= 0:
+            raise ValueError(
+                f"AdversarialConfig: share must be positive, or None for no balance, got "
+                f"{self.share}"
+            )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AdversarialConfig:
+        """From a dictionary; defaults fill what is left out, unknown keys are errors."""
+        check_keys(cls, data)
+        values = dict(data)
+        if "discriminators" in values:
+            check_keys(DiscriminatorConfig, values["discriminators"])
+            values["discriminators"] = DiscriminatorConfig(**values["discriminators"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One run.
 
@@ -58,6 +162,9 @@ class TrainConfig:
         level_range_db: range of the active level that augmentation sets, in dBFS.
         level_augment: share of clips whose level is changed.
         speeds: playback speeds cached of every training clip (speaker variety).
+        adversarial: discriminators and their schedule; off by default.
+        frozen: parts of the codec that are not trained, of ``"encoder"``, ``"quantizer"``,
+            ``"decoder"``; with the first two frozen, tokens stay what they are.
         precision: of the products inside the networks, ``"bf16"`` or ``"fp32"``; weights, spectra,
             quantizer and source are float32 either way.
         seed: every random choice is a function of the seed and the step.
@@ -84,6 +191,8 @@ class TrainConfig:
     level_augment: float = 0.6
     speeds: tuple[float, ...] = (1.0, 0.9)
     loss: LossWeights = field(default_factory=LossWeights)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    frozen: tuple[str, ...] = ()
     precision: str = "bf16"
     seed: int = 1
     log_every: int = 20
@@ -107,6 +216,12 @@ class TrainConfig:
             raise ValueError(
                 f"TrainConfig: precision must be 'bf16' or 'fp32', got {self.precision!r}"
             )
+        unknown = sorted(set(self.frozen) - set(CODEC_PARTS))
+        if unknown or set(self.frozen) == set(CODEC_PARTS):
+            raise ValueError(
+                f"TrainConfig: frozen must name some of {list(CODEC_PARTS)}, but not all, got "
+                f"{list(self.frozen)}"
+            )
         if len(self.stage_choices) != len(self.stage_weights):
             raise ValueError(
                 f"TrainConfig: stage_choices and stage_weights must have equal lengths, got "
@@ -122,9 +237,12 @@ class TrainConfig:
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return self.learning_rate * warm * self.decay_at(step)
+
+    def decay_at(self, step: int) -> float:
+        """Factor of the final decay at a step; the discriminators follow it too."""
         left = max(0, self.steps - step)
-        decay = min(1.0, left / max(1, self.decay_steps))
-        return self.learning_rate * warm * max(0.02, decay)
+        return max(0.02, min(1.0, left / max(1, self.decay_steps)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary of JSON types."""
@@ -140,7 +258,9 @@ class TrainConfig:
         if "loss" in values:
             check_keys(LossWeights, values["loss"])
             values["loss"] = LossWeights(**values["loss"])
-        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db"):
+        if "adversarial" in values:
+            values["adversarial"] = AdversarialConfig.from_dict(values["adversarial"])
+        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db", "frozen"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

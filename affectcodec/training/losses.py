@@ -14,6 +14,7 @@ from affectcodec.nn.prosody import Prosody, ProsodyHead
 from affectcodec.training.batches import Batch, frame_log_energy
 from affectcodec.training.cache import EMOTIONS
 from affectcodec.training.config import ENVELOPE_HOP, ENVELOPE_SPAN
+from affectcodec.training.spectrogram import magnitude
 
 _LOG_FLOOR = 2e-5
 
@@ -74,12 +75,8 @@ class SpectralLosses(nn.Module):
 
     def _magnitude(self, wav: Tensor, n_fft: int, hop: int) -> Tensor:
         window = getattr(self, f"window{n_fft}")
-        spectrum = torch.stft(
-            wav, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True
-        )
-        power = torch.view_as_real(spectrum).square().sum(-1)
         # Scaled to the amplitude of a sinusoid's half, so that one floor fits all resolutions.
-        return torch.sqrt(power + 1e-12).transpose(1, 2) / (n_fft / 4)
+        return magnitude(wav, window, hop) / (n_fft / 4)
 
     def forward(
         self, prediction: Tensor, target: Tensor, step: int | None = None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ def save_checkpoint(
     folder: Path,
     step: int,
     modules: dict[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
+    optimizers: dict[str, torch.optim.Optimizer],
     record: dict[str, Any],
     keep: int = 2,
 ) -> Path:
-    """Write ``folder/step-XXXXXXXX`` and remove all but the newest ``keep``."""
+    """Write ``folder/step-XXXXXXXX`` and remove all but the newest ``keep``.
+
+    ``modules`` and ``optimizers`` share one set of names.
+    """
     target = folder / f"step-{step:08d}"
     part = folder / f".part-{step:08d}"
     shutil.rmtree(part, ignore_errors=True)
@@ -35,9 +39,9 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         _flatten(name, module.state_dict(), tensors)
-    state = optimizer.state_dict()["state"]
-    for index, values in state.items():
-        _flatten(f"optimizer/{index}", values, tensors)
+    for name, optimizer in optimizers.items():
+        for index, values in optimizer.state_dict()["state"].items():
+            _flatten(f"{name}/{index}", values, tensors)
     save_file(tensors, part / "state.safetensors")
     (part / "state.json").write_text(json.dumps({**record, "step": step}))
     shutil.rmtree(target, ignore_errors=True)
@@ -54,22 +58,33 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+    path: Path,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    optional: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Restore modules and optimizer in place; returns the record with its ``step``."""
+    """Restore modules and optimizers in place; returns the record with its ``step``.
+
+    Args:
+        optional: names that stay as they are where the checkpoint has nothing of them; a run may
+            add discriminators to one that had none.
+    """
     tensors = load_file(path / "state.safetensors")
     for name, module in modules.items():
-        own = {
-            key[len(name) + 1 :]: value
-            for key, value in tensors.items()
-            if key.startswith(name + "/")
-        }
-        module.load_state_dict(own)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+        own = _below(name, tensors)
+        if own or name not in optional:
+            module.load_state_dict(own)
+    for name, optimizer in optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(name, tensors).items():
+            index, entry = key.split("/")
+            state.setdefault(int(index), {})[entry] = value
+        if state or name not in optional:
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
     return json.loads((path / "state.json").read_text())
+
+
+def _below(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = name + "/"
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}

@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
+from affectcodec.nn.spectral import WindowedDFT
+from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
@@ -73,12 +75,33 @@ class Trainer:
         for module in self.codec.modules():
             if isinstance(module, CausalConvNeXt):
                 module.low_precision = config.precision == "bf16"
+            if isinstance(module, WindowedDFT):
+                module.by_fft = True
+        for part in config.frozen:
+            self.codec.get_submodule(part).requires_grad_(False)
         self.modules: dict[str, nn.Module] = {
             "codec": self.codec,
             "emotion_head": self.emotion_head,
             "ema": self.ema,
         }
         self.optimizer = self._optimizer()
+        self.optimizers = {"optimizer": self.optimizer}
+        self.adversary: Adversary | None = None
+        if config.adversarial.start is not None:
+            # Seeded apart: a run without discriminators starts from the same codec.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed + 1)
+                self.adversary = Adversary(
+                    config.adversarial, config.seed, config.precision == "bf16"
+                )
+            self.modules["adversary"] = self.adversary
+            self.optimizers["adversary_optimizer"] = torch.optim.AdamW(
+                self.adversary.parameters(),
+                lr=config.adversarial.learning_rate,
+                betas=(0.8, 0.99),
+                weight_decay=config.adversarial.weight_decay,
+                fused=True,
+            )
         self.step = 0
         self.seconds = 0.0
         self.stop_requested = False
@@ -104,7 +127,14 @@ class Trainer:
         self, batch: Batch, codec: AffectCodec, step: int | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weighted loss terms and unweighted figures of a batch; without a step, an evaluation."""
-        weights = self.config.loss
+        wav, terms, figures = self._decode(batch, codec)
+        more, wave_figures = self._wave_losses(wav, batch, step)
+        return {**more, **terms}, {**figures, **wave_figures}
+
+    def _decode(
+        self, batch: Batch, codec: AffectCodec
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Decoded waves ``[B, N]``, and terms and figures of what the tokens say."""
         true_f0 = torch.exp(batch.log_f0)
         encoded = codec.encoder(nn.functional.pad(batch.wav, (0, self.config.codec.hop_length)))
         quantized = codec.quantizer(encoded, batch.stages, channels_last=True)
@@ -120,14 +150,8 @@ class Trainer:
         )
         hop = self.config.codec.hop_length
         wav = decoded.wav[:, hop : hop + batch.wav.shape[1]]
-        raw = self.spectral(wav, batch.wav, step)
-        raw["level"] = level_loss(wav, batch, hop)
-        raw.update(prosody_losses(codec.decoder.prosody, decoded.prosody, batch))
+        raw = prosody_losses(codec.decoder.prosody, decoded.prosody, batch)
         raw["emotion"], accuracy = emotion_loss(self.emotion_head(emotion), batch.emotion)
-        terms = {name: getattr(weights, name) * value for name, value in raw.items()}
-        extra: dict[str, Tensor] = {}
-        if self.extra_loss is not None and step is not None:
-            extra = {f"extra_{k}": v for k, v in self.extra_loss(wav, batch).items()}
         with torch.no_grad():
             voiced = batch.voiced > 0
             error = (torch.log(decoded.prosody.f0) - batch.log_f0).abs() * (1200 / math.log(2))
@@ -138,9 +162,26 @@ class Trainer:
                 "voicing_error": ((decoded.prosody.voicing_logit > 0) != voiced).float().mean(),
                 "emotion_accuracy": accuracy,
             }
-        figures.update({f"raw_{k}": v.detach() for k, v in raw.items()})
-        figures.update({k: v.detach() for k, v in extra.items()})
-        return {**terms, **extra}, figures
+        return wav, *self._weighted(raw, figures)
+
+    def _wave_losses(
+        self, wav: Tensor, batch: Batch, step: int | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Terms and figures that compare decoded with true waves."""
+        raw = self.spectral(wav, batch.wav, step)
+        raw["level"] = level_loss(wav, batch, self.config.codec.hop_length)
+        terms, figures = self._weighted(raw, {})
+        if self.extra_loss is not None and step is not None:
+            extra = {f"extra_{k}": v for k, v in self.extra_loss(wav, batch).items()}
+            terms.update(extra)
+            figures.update({k: v.detach() for k, v in extra.items()})
+        return terms, figures
+
+    def _weighted(
+        self, raw: dict[str, Tensor], figures: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        terms = {name: getattr(self.config.loss, name) * value for name, value in raw.items()}
+        return terms, {**figures, **{f"raw_{k}": v.detach() for k, v in raw.items()}}
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; returns its figures.
@@ -153,7 +194,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.source.batch(self.step)
-        terms, figures = self.losses(batch, self.codec, self.step)
+        wav, told, figures = self._decode(batch, self.codec)
+        adversary = self.adversary
+        judged = adversary is not None and adversary.learns_at(self.step)
+        # Discriminators add their gradient at the waves: there that of the other losses stops.
+        leaf = wav.detach().requires_grad_() if judged else wav
+        heard, wave_figures = self._wave_losses(leaf, batch, self.step)
+        figures.update(wave_figures)
+        terms = {**heard, **told}
         total = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(total)):
             bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
@@ -161,8 +209,18 @@ class Trainer:
                 f"the loss of step {self.step} is not finite (terms {bad}); no weight was "
                 "changed: lower learning_rate and resume"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        if judged:
+            (gradient,) = torch.autograd.grad(torch.stack(list(heard.values())).sum(), leaf)
+            added, own_figures = self._judge(leaf, batch, gradient)
+            figures.update(own_figures)
+            rest = torch.stack(list(told.values())).sum()
+            torch.autograd.backward(
+                [wav, rest], [gradient if added is None else gradient + added, None]
+            )
+        else:
+            total.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         if not bool(torch.isfinite(norm)):
@@ -171,6 +229,8 @@ class Trainer:
                 "changed: lower learning_rate and resume"
             )
         self.optimizer.step()
+        if judged:
+            self.optimizers["adversary_optimizer"].step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             averaged: list[Tensor] = [*self.ema.parameters()]
@@ -183,6 +243,27 @@ class Trainer:
             "learning_rate": rate,
             **{name: float(value) for name, value in figures.items()},
         }
+
+    def _judge(
+        self, wav: Tensor, batch: Batch, gradient: Tensor
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Gradient of the discriminators; returns that of the codec by ``wav``, and figures."""
+        assert self.adversary is not None
+        config = self.config.adversarial
+        added, loss, figures = self.adversary(wav, batch.wav, gradient, self.step)
+        loss.backward()
+        optimizer = self.optimizers["adversary_optimizer"]
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * self.config.decay_at(self.step)
+        norm = nn.utils.clip_grad_norm_(self.adversary.parameters(), config.clip_norm)
+        if not bool(torch.isfinite(norm)) or (
+            added is not None and not bool(torch.isfinite(added).all())
+        ):
+            raise TrainingError(
+                f"the gradient of the discriminators at step {self.step} is not finite; no weight "
+                "was changed: lower adversarial.learning_rate and resume"
+            )
+        return added, {**figures, "adversarial_gradient_norm": norm}
 
     @torch.no_grad()
     def evaluate(self, batches: int = 4) -> dict[str, float]:
@@ -209,16 +290,32 @@ class Trainer:
     def save(self) -> Path:
         """Checkpoint now."""
         record = {"seconds": self.seconds, "config": self.config.to_dict()}
-        return save_checkpoint(self.folder, self.step, self.modules, self.optimizer, record)
+        return save_checkpoint(self.folder, self.step, self.modules, self.optimizers, record)
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint of the run folder; False if there is none."""
         path = latest_checkpoint(self.folder)
         if path is None:
             return False
-        record = load_checkpoint(path, self.modules, self.optimizer)
+        optional = ("adversary", "adversary_optimizer")
+        record = load_checkpoint(path, self.modules, self.optimizers, optional)
         self.step, self.seconds = int(record["step"]), float(record["seconds"])
         return True
+
+    def start_from(self, weights: str | Path) -> None:
+        """Take the codec of a pretrained folder or shipped name as the start of a new run.
+
+        Raises:
+            ValueError: if its configuration is not that of this run.
+        """
+        codec = AffectCodec.from_pretrained(weights)
+        if codec.config.hash != self.config.codec.hash:
+            raise ValueError(
+                f"weights: {weights} is codec {codec.config.hash}, this run trains "
+                f"{self.config.codec.hash}; set TrainConfig.codec to that of the weights"
+            )
+        for module in (self.codec, self.ema):
+            module.load_state_dict(codec.state_dict())
 
     def export(self, folder: str | Path, metadata: dict[str, Any] | None = None) -> None:
         """Write the averaged weights as a pretrained folder."""

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from affectcodec.training.config import LossWeights, TrainConfig
+from affectcodec.training.config import (
+    AdversarialConfig,
+    DiscriminatorConfig,
+    LossWeights,
+    TrainConfig,
+)
 from affectcodec.training.losses import SpectralLosses
 from tests.codec_fixtures import speech_like
 from tests.training.sounds import tiny_run
@@ -27,6 +33,9 @@ def test_learning_rate_schedule() -> None:
 
 def test_round_trip_through_json() -> None:
     config = tiny_run(dataset_weights={"a": 2.0}, loss=LossWeights(mel=0.3), speeds=(1.0,), seed=9)
+    sizes = DiscriminatorConfig(periods=(2, 3), spectrum_sizes=())
+    adversarial = AdversarialConfig(start=5, share=None, discriminators=sizes)
+    config = dataclasses.replace(config, adversarial=adversarial, frozen=("encoder",))
     again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert again.codec.hash == config.codec.hash
@@ -45,6 +54,10 @@ def test_missing_and_unknown_keys_of_the_parts_are_named() -> None:
     data = tiny_run().to_dict()
     with pytest.raises(ValueError, match="LossWeights: unknown keys \\['mell'\\]"):
         TrainConfig.from_dict({**data, "loss": {"mell": 1.0}})
+    with pytest.raises(ValueError, match="AdversarialConfig: unknown keys \\['begin'\\]"):
+        TrainConfig.from_dict({**data, "adversarial": {"begin": 1}})
+    with pytest.raises(ValueError, match="DiscriminatorConfig: unknown keys \\['size'\\]"):
+        TrainConfig.from_dict({**data, "adversarial": {"discriminators": {"size": 1}}})
     del data["codec"]["quantizer"]["bound"]
     with pytest.raises(ValueError, match="missing keys \\['bound'\\]"):
         TrainConfig.from_dict(data)
@@ -59,12 +72,43 @@ def test_missing_and_unknown_keys_of_the_parts_are_named() -> None:
         ({"stage_choices": (1, 5), "stage_weights": (1.0, 1.0)}, "1..4, got 5"),
         ({"stage_choices": (1, 2)}, "equal lengths, got 2 and 3"),
         ({"precision": "fp8"}, "'fp8'"),
+        ({"frozen": ("source",)}, "frozen must name some of .*got \\['source'\\]"),
+        ({"frozen": ("encoder", "quantizer", "decoder")}, "but not all"),
         ({"crop_frames": 20}, "crop_frames must be at least 21, .*6144 samples.*, got 20"),
     ],
 )
 def test_bad_runs_are_named(changes: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         tiny_run(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": "wgan"}, "'hinge' or 'lsgan', got 'wgan'"),
+        ({"every": 0}, "every must be at least 1"),
+        ({"crop_samples": 100}, "at least 1024, got 100"),
+        ({"share": 0.0}, "share must be positive"),
+    ],
+)
+def test_bad_adversarial_settings_are_named(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AdversarialConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"periods": (), "spectrum_sizes": ()}, "both empty"),
+        ({"periods": (0,)}, "periods must be positive"),
+        ({"period_channels": ()}, "period_channels must name"),
+        ({"spectrum_sizes": (30,)}, "multiples of 4, at least 32, got 30"),
+        ({"compression": 0.0}, r"compression must lie in \(0, 1\]"),
+    ],
+)
+def test_bad_discriminators_are_named(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DiscriminatorConfig(**changes)
 
 
 def test_the_shortest_crop_has_every_loss() -> None:

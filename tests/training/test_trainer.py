@@ -185,5 +185,5 @@ def test_old_checkpoints_are_removed(tmp_path: Path, cache: ClipCache) -> None:
     run = trainer(tmp_path, cache)
     run.train_step()
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, run.modules, run.optimizer, {"seconds": 0.0})
+        save_checkpoint(tmp_path, step, run.modules, run.optimizers, {"seconds": 0.0})
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000003"]
