@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tile sizes by op, shape and architecture: a table in plain Python, no autotuning.
+
+Autotuning would launch, time and synchronize inside the first call, which breaks CUDA graphs and
+makes the first call of a service its slowest; and tokens would hang on what it measured. The rows
+were chosen from compiled code (no spills, wide accesses, occupancy), not by timing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Frames and channels a program works on at a time, and how it is compiled."""
+
+    frames: int
+    channels: int
+    warps: int
+    pipeline: int = 2
+
+    def options(self) -> dict[str, object]:
+        """Compiler options; fusion is off so that the recurrence rounds as on every backend."""
+        return {
+            "num_warps": self.warps,
+            "num_stages": self.pipeline,
+            "enable_fp_fusion": False,
+        }
+
+
+# The interpreter takes the same time for a program of any size: few large programs.
+_INTERPRETER = Tile(frames=64, channels=128, warps=4)
+
+# op -> (frames in all up to which the row holds, tile)
+_SMALL, _ALL = 2048, 2**63
+_DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
+    "encode": ((_SMALL, Tile(16, 64, 4)), (_ALL, Tile(64, 32, 4))),
+    "forward": ((_SMALL, Tile(16, 64, 4)), (_ALL, Tile(64, 32, 4))),
+    "decode": ((_SMALL, Tile(16, 64, 4)), (_ALL, Tile(64, 32, 4))),
+    "backward_rows": ((_SMALL, Tile(16, 32, 4)), (_ALL, Tile(32, 32, 4))),
+    "backward_weights": ((_ALL, Tile(32, 32, 4)),),
+    "backward_cross": ((_ALL, Tile(32, 32, 4)),),
+}
+_BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {}
+
+
+def tile_for(op: str, frames: int, architecture: str) -> Tile:
+    """Tile of an op for ``frames`` frames in all on an architecture such as ``sm_90``."""
+    if architecture == "interpreter":
+        return _INTERPRETER
+    rows = _BY_ARCHITECTURE.get(architecture, {}).get(op, _DEFAULT[op])
+    return next(tile for most, tile in rows if frames <= most)
+
+
+def slabs_for(tiles: int) -> int:
+    """Pieces of the frames whose weight gradients are summed apart, then in order.
+
+    A function of the problem alone: gradients are the same bits on every device of one kind.
+    """
+    return max(1, min(tiles, 32))

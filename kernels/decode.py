@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``decode``: tokens to the quantized latent, from digits by integer arithmetic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from affectcodec.kernels import launch
+from affectcodec.kernels.configs import Tile, tile_for
+from affectcodec.kernels.forward import write_latents
+from affectcodec.kernels.plan import make_plan
+from affectcodec.kernels.stages import at, get, masked_value
+
+
+@triton.jit
+def constant_row(values: tl.constexpr, dim, DIMS: tl.constexpr, DP: tl.constexpr, dtype):
+    """Compile-time integers as a row ``[DP]``, 1 in the padding."""
+    row = tl.full((DP,), 1, dtype)
+    for i in tl.static_range(DIMS):
+        row = tl.where(dim == i, tl.full((DP,), at(values, i), dtype), row)
+    return row
+
+
+@triton.jit
+def decode_kernel(
+    tokens, weights, counts, out, length, tiles,
+    tok_sb, tok_sk, tok_st, c_sb, c_sg, c_st, u_sb, u_sd, u_st,
+    PLAN: tl.constexpr, K: tl.constexpr, CODEBOOK: tl.constexpr, MASKED: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    b = (pid // tiles).to(tl.int64)
+    t0 = (pid % tiles).to(tl.int64) * BN
+    n = tl.arange(0, BN)
+    valid = n < length - t0
+    first = tokens + b * tok_sb + t0 * tok_st + n.to(tl.int64) * tok_st
+    dtype: tl.constexpr = tokens.dtype.element_ty
+    largest = tl.full((), CODEBOOK - 1, dtype)
+    for g in tl.static_range(len(PLAN)):
+        C: tl.constexpr = get(PLAN, g, "columns")
+        DP: tl.constexpr = get(PLAN, g, "padded_dims")
+        DIMS: tl.constexpr = get(PLAN, g, "dims")
+        dim = tl.arange(0, DP)
+        base = constant_row(get(PLAN, g, "bases"), dim, DIMS, DP, dtype)
+        level = constant_row(get(PLAN, g, "levels"), dim, DIMS, DP, dtype)
+        active = tl.full((BN,), K, tl.int32)
+        if MASKED:
+            active = tl.load(
+                counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0
+            ).to(tl.int32)
+        values = ()
+        for k in tl.static_range(K):
+            token = tl.load(first + k * tok_sk, mask=valid, other=0)
+            # What is no token becomes NaN in every channel, never an access out of bounds.
+            sound = (token >= 0) & (token <= largest)
+            token = tl.where(sound, token, 0)
+            digit = (token[:, None] // base[None, :] % level[None, :]).to(tl.int32)
+            table = weights + get(PLAN, g, "value") + k * DP + dim
+            value = tl.load(table[None, :] + digit * C)
+            value = masked_value(value, value, active > k, dim, DIMS)
+            value = tl.where(sound[:, None], value, float("nan"))
+            values = values + (value,)
+        write_latents(
+            values, weights, (out,), b * u_sb + t0 * u_st + get(PLAN, g, "channel") * u_sd,
+            valid, u_sd, u_st, PLAN, g, (K,), BN, BK, WIDE, PRECISION,
+        )  # fmt: skip
+
+
+def decode(
+    tokens: Tensor,
+    weights: Tensor,
+    config: Sequence[int],
+    counts: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    channels_last: bool = False,
+    tile: Tile | None = None,
+) -> Tensor:
+    """Quantized latent from tokens alone.
+
+    Args:
+        tokens: int32 or int64 ``[B, K', T]``, the first ``1 <= K' <= K`` stages, any strides.
+        weights: folded weights.
+        config: description of the quantizer.
+        counts: active stages, integers ``[B, G]`` or ``[B, G, T]``; None for all given.
+        dtype: of the result: float32, bfloat16 or float16.
+        channels_last: whether the memory order of the result is ``[B, T, D]``.
+
+    Returns:
+        ``u [B, D, T]``. A frame that holds a value outside ``0..codebook-1`` is NaN: nothing is
+        checked on the host, which would synchronize.
+    """
+    plan = make_plan(config)
+    launch.check_weights(weights, plan.floats)
+    if tokens.ndim != 3 or not 1 <= tokens.shape[1] <= plan.stages:
+        raise ValueError(
+            f"tokens: wanted [B, 1..{plan.stages} stages, T], got {list(tokens.shape)}"
+        )
+    if tokens.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"tokens: wanted int32 or int64, got {tokens.dtype}")
+    if plan.wide and tokens.dtype != torch.int64:
+        raise ValueError("tokens: this codebook exceeds 2**31 and needs int64, got int32")
+    if dtype not in launch.FLOATS:
+        raise ValueError(f"dtype: wanted float32, bfloat16 or float16, got {dtype}")
+    batch, kept, length = tokens.shape
+    counts_strides = launch.count_strides(counts, batch, len(plan.blocks))
+    shape = (batch, length, plan.width) if channels_last else (batch, plan.width, length)
+    out = torch.empty(shape, dtype=dtype, device=tokens.device)
+    out = out.transpose(1, 2) if channels_last else out
+    if out.numel() == 0:
+        return out
+    tile = tile or tile_for("decode", batch * length, launch.compute_capability(tokens.device))
+    frames = launch.Frames(batch, length, tile.frames)
+    decode_kernel[(frames.programs,)](
+        tokens, weights, counts if counts is not None else tokens, out, length, frames.tiles,
+        *tokens.stride(), *counts_strides, *launch.strides(out),
+        PLAN=plan.constant(), K=kept, CODEBOOK=plan.codebook, MASKED=counts is not None,
+        BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(out), PRECISION="ieee",
+        **tile.options(),
+    )  # fmt: skip
+    return out
