@@ -76,9 +76,10 @@ def decode(
     weights: Tensor,
     config: Sequence[int],
     counts: Tensor | None = None,
+    channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
     *,
-    channels_last: bool = False,
+    out: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
     """Quantized latent from tokens alone.
@@ -88,11 +89,12 @@ def decode(
         weights: folded weights.
         config: description of the quantizer.
         counts: active stages, integers ``[B, G]`` or ``[B, G, T]``; None for all given.
-        dtype: of the result: float32, bfloat16 or float16.
-        channels_last: whether the memory order of the result is ``[B, T, D]``.
+        channels_last: whether the result is ``[B, T, D]``.
+        dtype: of the result: float32, bfloat16 or float16; that of ``out`` where given.
+        out: tensor of the shape of the result to write to, any strides.
 
     Returns:
-        ``u [B, D, T]``. A frame that holds a value outside ``0..codebook-1`` is NaN: nothing is
+        ``u [B, D, T]`` or ``[B, T, D]``. A frame that holds a value outside ``0..codebook-1`` is NaN: nothing is
         checked on the host, which would synchronize.
     """
     plan = make_plan(config)
@@ -105,22 +107,26 @@ def decode(
         raise ValueError(f"tokens: wanted int32 or int64, got {tokens.dtype}")
     if plan.wide and tokens.dtype != torch.int64:
         raise ValueError("tokens: this codebook exceeds 2**31 and needs int64, got int32")
-    if dtype not in launch.FLOATS:
-        raise ValueError(f"dtype: wanted float32, bfloat16 or float16, got {dtype}")
     batch, kept, length = tokens.shape
     counts_strides = launch.count_strides(counts, batch, len(plan.blocks))
-    shape = (batch, length, plan.width) if channels_last else (batch, plan.width, length)
-    out = torch.empty(shape, dtype=dtype, device=tokens.device)
-    out = out.transpose(1, 2) if channels_last else out
-    if out.numel() == 0:
-        return out
-    tile = tile or tile_for("decode", batch * length, launch.compute_capability(tokens.device))
-    frames = launch.Frames(batch, length, tile.frames)
-    decode_kernel[(frames.programs,)](
-        tokens, weights, counts if counts is not None else tokens, out, length, frames.tiles,
-        *tokens.stride(), *counts_strides, *launch.strides(out),
-        PLAN=plan.constant(), K=kept, CODEBOOK=plan.codebook, MASKED=counts is not None,
-        BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(out), PRECISION="ieee",
-        **tile.options(),
-    )  # fmt: skip
-    return out
+    if out is None:
+        if dtype not in launch.FLOATS:
+            raise ValueError(f"dtype: wanted float32, bfloat16 or float16, got {dtype}")
+        u = launch.latent(tokens, dtype, (batch, plan.width, length), channels_last)
+    else:
+        u = out.transpose(1, 2) if channels_last else out
+        launch.check_latent("out", u, plan.width)
+        if (u.shape[0], u.shape[2]) != (batch, length):
+            raise ValueError(f"out: wanted {batch} samples of {length}, got {list(out.shape)}")
+    if u.numel():
+        tile = tile or tile_for("decode", batch * length, launch.architecture(tokens.device))
+        frames = launch.Frames(batch, length, tile.frames)
+        launch.run(
+            decode_kernel, frames.programs,
+            tokens, weights, counts if counts is not None else tokens, u, length, frames.tiles,
+            *tokens.stride(), *counts_strides, *launch.strides(u),
+            PLAN=plan.constant(), K=kept, CODEBOOK=plan.codebook, MASKED=counts is not None,
+            BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(u), PRECISION="ieee",
+            tile=tile,
+        )  # fmt: skip
+    return u.transpose(1, 2) if channels_last else u

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -46,14 +47,22 @@ def encode_kernel(
 
 
 def encode(
-    z: Tensor, weights: Tensor, config: list[int] | tuple[int, ...], *, tile: Tile | None = None
+    z: Tensor,
+    weights: Tensor,
+    config: Sequence[int],
+    channels_last: bool = False,
+    *,
+    out: Tensor | None = None,
+    tile: Tile | None = None,
 ) -> Tensor:
     """Tokens of a latent.
 
     Args:
-        z: ``[B, D, T]`` float32, bfloat16 or float16, any strides (``[B, T, D]`` transposed).
+        z: ``[B, D, T]``, or ``[B, T, D]`` with ``channels_last``; float32, bfloat16 or float16,
+            any strides.
         weights: from :func:`affectcodec.kernels.fold.fold` for the same ``config``.
         config: description of the quantizer, see ``affectcodec.kernels.plan``.
+        out: tensor of the shape and dtype of the result to write to, any strides.
         tile: overrides the table of tile sizes.
 
     Returns:
@@ -61,20 +70,19 @@ def encode(
         hold a NaN is -1 in every stage.
     """
     plan = make_plan(config)
+    z = z.transpose(1, 2) if channels_last else z
     launch.check_latent("z", z, plan.width)
     launch.check_weights(weights, plan.floats)
     batch, _, length = z.shape
-    dtype = torch.int64 if plan.wide else torch.int32
-    tokens = torch.empty(batch, plan.stages, length, dtype=dtype, device=z.device)
+    tokens = launch.tokens_for(plan, z, out)
     if tokens.numel() == 0:
         return tokens
-    tile = tile or tile_for("encode", batch * length, launch.compute_capability(z.device))
+    tile = tile or tile_for("encode", batch * length, launch.architecture(z.device))
     frames = launch.Frames(batch, length, tile.frames)
-    encode_kernel[(frames.programs,)](
-        z, weights, tokens, length, frames.tiles,
-        *launch.strides(z), *tokens.stride(),
+    launch.run(
+        encode_kernel, frames.programs,
+        z, weights, tokens, length, frames.tiles, *launch.strides(z), *tokens.stride(),
         PLAN=plan.constant(), K=plan.stages, KP=plan.padded_stages,
-        BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(z),
-        **tile.options(),
+        BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(z), tile=tile,
     )  # fmt: skip
     return tokens

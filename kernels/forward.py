@@ -12,7 +12,7 @@ from torch import Tensor
 
 from affectcodec.kernels import launch
 from affectcodec.kernels.configs import Tile, tile_for
-from affectcodec.kernels.plan import Plan, make_plan
+from affectcodec.kernels.plan import make_plan
 from affectcodec.kernels.stages import (
     along, at, edge, get, group_stages, group_values, project, quantize, step,
 )  # fmt: skip
@@ -60,9 +60,19 @@ def write_latents(
         offset += step(BD, u_sd, WIDE)
 
 
+# Frames of a unit of the saved values, `[units, rows, UNIT]` over the frames of the whole batch.
+UNIT = tl.constexpr(64)
+
+
+@triton.jit
+def saved_offset(frame, ROWS: tl.constexpr):
+    """Offset of the first row of a frame, counted over the batch, in the saved values."""
+    return frame // UNIT * (ROWS * UNIT) + frame % UNIT
+
+
 @triton.jit
 def forward_kernel(
-    z, weights, counts, outs, tokens, saved, length, tiles, saved_length,
+    z, weights, counts, outs, tokens, saved, length, tiles,
     z_sb, z_sd, z_st, c_sb, c_sg, c_st, u_sb, u_sd, u_st, tok_sb, tok_sk, tok_st,
     PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
     ROWS: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
@@ -97,12 +107,11 @@ def forward_kernel(
         )
         if SAVE:
             dim = tl.arange(0, DP)
-            row = b * ROWS + get(PLAN, g, "row")
-            # Rows of `saved` are padded to whole cache lines; the padding may be written.
-            kept = (n < saved_length - t0)[:, None] & (dim < DIMS)[None, :]
+            first = saved + saved_offset(b * length + t0 + n, ROWS)[:, None]
+            kept = valid[:, None] & (dim < DIMS)[None, :]
             for k in tl.static_range(K):
-                to = (row + k * DIMS + dim)[None, :] * saved_length + (t0 + n)[:, None]
-                tl.store(saved + to, xs[k], mask=kept)
+                row = get(PLAN, g, "row") + k * DIMS + dim
+                tl.store(first + (row * UNIT)[None, :], xs[k], mask=kept)
         write_latents(
             values, weights, outs, u_first + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
             PLAN, g, RATES, BN, BK, WIDE, PRECISION,
@@ -112,24 +121,13 @@ def forward_kernel(
         tl.store(out + k * tok_sk, tl.where(bad > 0, -1, codes[k]), mask=valid)
 
 
-def saved_length(length: int) -> int:
-    """Frames a row of the saved tensor holds: whole cache lines."""
-    return -(-length // 16) * 16
-
-
-def saved_for(plan: Plan, z: Tensor) -> Tensor:
-    """Uninitialised tensor for what backward needs, float32 ``[B, K d, T padded]``."""
-    return torch.empty(
-        z.shape[0], plan.rows, saved_length(z.shape[2]), dtype=torch.float32, device=z.device
-    )
-
-
 def forward(
     z: Tensor,
     weights: Tensor,
     config: Sequence[int],
-    rates: Sequence[int],
     counts: Tensor | None = None,
+    rates: Sequence[int] = (),
+    channels_last: bool = False,
     *,
     save: bool = True,
     tile: Tile | None = None,
@@ -137,39 +135,42 @@ def forward(
     """Quantized latents at several rates from one pass.
 
     Args:
-        z: ``[B, D, T]`` float32, bfloat16 or float16, any strides.
+        z: ``[B, D, T]``, or ``[B, T, D]`` with ``channels_last``; any strides.
         weights: folded weights.
         config: description of the quantizer.
-        rates: ascending stage counts, the last one all stages.
         counts: active stages of each sample and block, integers ``[B, G]`` in 0..K; None for all.
+        rates: ascending stage counts below K; all stages come last by themselves.
         save: whether backward will be asked for; otherwise nothing is kept.
 
     Returns:
-        latents, one ``[B, D, T]`` a rate in the dtype and memory order of ``z``; tokens as
-        ``encode`` makes them (of all stages, inactive ones too); ``saved`` for ``backward``,
-        opaque, empty where not asked for.
+        latents, ``len(rates) + 1`` of them, contiguous, in the shape and dtype of ``z``; tokens
+        as ``encode`` makes them (of all stages, inactive ones too); ``saved`` for ``backward``:
+        float32 ``[units of 64 frames, K d, 64]``, no unit where not asked for.
     """
     plan = make_plan(config)
-    rates = launch.check_rates(rates, plan.stages)
+    z = z.transpose(1, 2) if channels_last else z
+    steps = launch.check_rates(rates, plan.stages)
     launch.check_latent("z", z, plan.width)
     launch.check_weights(weights, plan.floats)
     batch, _, length = z.shape
     counts_strides = launch.count_strides(counts, batch, len(plan.blocks))
-    outs = [launch.like_latent(z) for _ in rates]
-    dtype = torch.int64 if plan.wide else torch.int32
-    tokens = torch.empty(batch, plan.stages, length, dtype=dtype, device=z.device)
-    saved = saved_for(plan, z) if save else z.new_empty(0, dtype=torch.float32)
-    if tokens.numel() == 0:
-        return outs, tokens, saved
-    tile = tile or tile_for("forward", batch * length, launch.compute_capability(z.device))
-    frames = launch.Frames(batch, length, tile.frames)
-    forward_kernel[(frames.programs,)](
-        z, weights, counts if counts is not None else tokens, tuple(outs), tokens, saved,
-        length, frames.tiles, saved_length(length),
-        *launch.strides(z), *counts_strides, *launch.strides(outs[0]), *tokens.stride(),
-        PLAN=plan.constant(), K=plan.stages, KP=plan.padded_stages, RATES=rates,
-        ROWS=plan.rows, MASKED=counts is not None, SAVE=save,
-        BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(z, outs[0]),
-        PRECISION="ieee", **tile.options(),
-    )  # fmt: skip
+    outs = [launch.latent(z, z.dtype, z.shape, channels_last) for _ in steps]
+    tokens = launch.tokens_for(plan, z)
+    units = -(-batch * length // UNIT.value) if save else 0
+    saved = torch.empty(units, plan.rows, UNIT.value, dtype=torch.float32, device=z.device)
+    if tokens.numel():
+        tile = tile or tile_for("forward", batch * length, launch.architecture(z.device))
+        frames = launch.Frames(batch, length, tile.frames)
+        launch.run(
+            forward_kernel, frames.programs,
+            z, weights, counts if counts is not None else tokens, tuple(outs), tokens, saved,
+            length, frames.tiles,
+            *launch.strides(z), *counts_strides, *launch.strides(outs[0]), *tokens.stride(),
+            PLAN=plan.constant(), K=plan.stages, KP=plan.padded_stages, RATES=steps,
+            ROWS=plan.rows, MASKED=counts is not None, SAVE=save,
+            BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(z, outs[0]),
+            PRECISION="ieee", tile=tile,
+        )  # fmt: skip
+    if channels_last:
+        outs = [out.transpose(1, 2) for out in outs]
     return outs, tokens, saved

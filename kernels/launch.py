@@ -6,12 +6,16 @@ All of it is arithmetic on Python integers: no device is asked anything, nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import triton
 from torch import Tensor
+
+from affectcodec.kernels.plan import Plan
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # A tile spans at most this many frames and channels; see `spans_wide`.
@@ -73,18 +77,24 @@ def spans_wide(*tensors: Tensor | None) -> bool:
     )
 
 
-def like_latent(z: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Uninitialised ``[B, D, T]`` in the memory order of ``z``, dense."""
-    batch, width, length = z.shape
-    dtype = dtype or z.dtype
-    if channels_together(z):
-        return torch.empty(batch, length, width, dtype=dtype, device=z.device).transpose(1, 2)
-    return torch.empty(batch, width, length, dtype=dtype, device=z.device)
+def latent(like: Tensor, dtype: torch.dtype, shape: Sequence[int], channels_last: bool) -> Tensor:
+    """Uninitialised latent of ``shape [B, D, T]``, dense as ``[B, T, D]`` with channels_last."""
+    batch, width, length = shape
+    if channels_last:
+        memory = torch.empty(batch, length, width, dtype=dtype, device=like.device)
+        return memory.transpose(1, 2)
+    return torch.empty(batch, width, length, dtype=dtype, device=like.device)
 
 
-def channels_together(z: Tensor) -> bool:
-    """Whether the channels of a frame lie side by side (``[B, T, D]`` in memory)."""
-    return strides(z)[1] <= strides(z)[2] and z.shape[1] > 1
+def tokens_for(plan: Plan, z: Tensor, out: Tensor | None = None) -> Tensor:
+    """Uninitialised tokens ``[B, K, T]`` of a latent ``[B, D, T]``, or ``out`` once checked."""
+    dtype = torch.int64 if plan.wide else torch.int32
+    shape = (z.shape[0], plan.stages, z.shape[2])
+    if out is None:
+        return torch.empty(shape, dtype=dtype, device=z.device)
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise ValueError(f"out: wanted {dtype} {list(shape)}, got {out.dtype} {list(out.shape)}")
+    return out
 
 
 def count_strides(counts: Tensor | None, batch: int, blocks: int) -> tuple[int, int, int]:
@@ -106,22 +116,73 @@ def count_strides(counts: Tensor | None, batch: int, blocks: int) -> tuple[int, 
 
 
 def check_rates(rates: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Rates as a tuple; ascending, the last one is all stages."""
-    out = tuple(int(r) for r in rates)
-    if not out or list(out) != sorted(set(out)) or out[0] < 1 or out[-1] != stages:
-        raise ValueError(f"rates: wanted ascending rates that end with {stages}, got {out}")
+    """Rates and all stages as one ascending tuple."""
+    out = (*(int(r) for r in rates), stages)
+    if list(out) != sorted(set(out)) or out[0] < 1:
+        raise ValueError(f"rates: wanted ascending rates in 1..{stages - 1}, got {tuple(rates)}")
     return out
 
 
-def compute_capability(device: torch.device) -> str:
-    """Architecture name as in ``configs``: ``sm_90``, ``gfx942``; ``interpreter`` on the CPU."""
+@dataclass(frozen=True)
+class Call:
+    """One launch that was recorded instead of made."""
+
+    kernel: Any
+    programs: int
+    args: tuple[Any, ...]
+    constants: dict[str, Any]
+    tile: Any
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Launches for an architecture that need not be there; see :func:`recording`."""
+
+    architecture: str
+    calls: list[Call] = field(default_factory=list)
+
+
+_RECORDING: ContextVar[Recording | None] = ContextVar("affectcodec_recording", default=None)
+
+
+@contextmanager
+def recording(architecture: str) -> Iterator[list[Call]]:
+    """Inside, ops make no launch but note it; with tensors on ``meta`` they need no device.
+
+    This is how the production launches are compiled ahead of time, exactly as they would be made.
+    """
+    entry = Recording(architecture)
+    token = _RECORDING.set(entry)
+    try:
+        yield entry.calls
+    finally:
+        _RECORDING.reset(token)
+
+
+def run(kernel: Any, programs: int, *args: Any, tile: Any, **constants: Any) -> None:
+    """Launches ``programs`` programs on the current stream of the arguments' device."""
+    entry = _RECORDING.get()
+    if entry is not None:
+        entry.calls.append(Call(kernel, programs, args, constants, tile))
+        return
+    if programs >= 2**31:
+        raise ValueError(f"{programs} programs exceed a grid; split the batch")
+    device = next(a.device for a in args if isinstance(a, Tensor))
+    if device.type == "cpu":
+        kernel[(programs,)](*args, **constants, **tile.options())
+        return
+    with torch.cuda.device(device):
+        kernel[(programs,)](*args, **constants, **tile.options())
+
+
+def architecture(device: torch.device) -> str:
+    """Name as in ``configs``: ``sm_90``, ``gfx942``; ``interpreter`` on the CPU."""
+    entry = _RECORDING.get()
+    if entry is not None:
+        return entry.architecture
     if device.type == "cpu":
         return "interpreter"
     properties = torch.cuda.get_device_properties(device)  # cached by torch
     if torch.version.hip:
         return str(properties.gcnArchName).split(":")[0]
     return f"sm_{properties.major}{properties.minor}"
-
-
-def next_power_of_2(n: int) -> int:
-    return int(triton.next_power_of_2(n))
