@@ -25,9 +25,14 @@ from affectcodec.kernels.configs import Tile, slabs_for, tile_for
 from affectcodec.kernels.forward import UNIT, saved_offset
 from affectcodec.kernels.plan import BlockPlan, Plan, make_plan
 from affectcodec.kernels.stages import (
-    along, at, column, digits_of, edge, entry_of, get, group_stages, join_stages, masked_value,
-    split_stages, step,
+    along, at, column, digits_of, edge, entry_of, get, group_stages, join_groups, masked_value,
+    stages_on, step,
 )  # fmt: skip
+
+
+@triton.constexpr_function
+def last_column(rates, r, dp):
+    return rates[r] * dp
 
 
 @triton.jit
@@ -69,14 +74,14 @@ def rows_kernel(
     t0 = (pid % tiles).to(tl.int64) * BN
     n = tl.arange(0, BN)
     d = tl.arange(0, BD)
-    dim = tl.arange(0, DP)
     valid = n < length - t0
 
     # a = O^T g, of each group of stages the gradients of the rates that have it.
     received = ()
     for r in tl.static_range(len(RATES)):
-        GC: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP) * DP
-        received = received + (tl.zeros((BN, GC), tl.float32),)
+        received = received + (
+            tl.zeros((BN, group_stages(RATES, r, DP, KP) * DP), tl.float32),
+        )
     for start in range(0, WIDTH, BD):
         here = start + d < WIDTH
         mask = valid[:, None] & here[None, :]
@@ -84,74 +89,54 @@ def rows_kernel(
         summed = ()
         for i in tl.static_range(len(RATES)):
             r: tl.constexpr = len(RATES) - 1 - i
-            LOW: tl.constexpr = edge(RATES, r) * DP
-            HIGH: tl.constexpr = at(RATES, r) * DP
-            GC: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP) * DP
             if at(PRESENT, r) >= 0:
                 s = g_strides[at(PRESENT, r)]
                 offset = b * s[0] + t0 * s[2] + along(n, s[2], WIDE)[:, None]
                 offset += along(CHANNEL + start + d, s[1], WIDE)[None, :]
                 total += load_gradient(grads[at(PRESENT, r)], offset, mask)
-            c = LOW + tl.arange(0, GC)
-            b_o = tl.load(
-                weights + get(PLAN, g, "outward") + c[None, :] * LD + (start + d)[:, None],
-                mask=(c < HIGH)[None, :] & here[:, None], other=0.0,
-            )  # fmt: skip
+            c = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
+            o_tile = weights + get(PLAN, g, "outward") + c[None, :] * LD + (start + d)[:, None]
+            b_o = tl.load(o_tile, mask=(c < C)[None, :] & here[:, None], other=0.0)
             summed = (tl.dot(total, b_o, received[r], input_precision=PRECISION),) + summed
         received = summed
-    back = ()
-    for r in tl.static_range(len(RATES)):
-        COUNT: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP)
-        parts = split_stages(received[r], COUNT, DP, BN)
-        for k in tl.static_range(at(RATES, r) - edge(RATES, r)):
-            back = back + (parts[k],)
+    back = join_groups(received, RATES, DP, KP, BN)
 
-    # Reverse recurrence.
+    # What forward knew.
+    c = tl.arange(0, C)
+    real = (c % DP < DIMS) & (c // DP < K)
+    row = get(PLAN, g, "row") + c // DP * DIMS + c % DP
+    x = tl.load(
+        saved + saved_offset(b * length + t0 + n, ROWS)[:, None] + (row * UNIT)[None, :],
+        mask=valid[:, None] & real[None, :], other=0.0,
+    )  # fmt: skip
+    digit = digits_of(x, weights + get(PLAN, g, "threshold") + c, C, MOST)
     active = tl.full((BN,), K, tl.int32)
     if MASKED:
         active = tl.load(counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0)
         active = active.to(tl.int32)
-    kept = valid[:, None] & (dim < DIMS)[None, :]
-    first = saved + saved_offset(b * length + t0 + n, ROWS)[:, None]
-    hs = ()
-    vs = ()
-    for i in tl.static_range(KP):
-        k: tl.constexpr = KP - 1 - i
-        if k >= K:
-            hs = (tl.zeros((BN, DP), tl.float32),) + hs
-            vs = (tl.zeros((BN, DP), tl.float32),) + vs
-        else:
-            row = get(PLAN, g, "row") + k * DIMS + dim
-            x = tl.load(first + (row * UNIT)[None, :], mask=kept, other=0.0)
-            digit = digits_of(x, weights + get(PLAN, g, "threshold") + k * DP + dim, C, MOST)
-            value = entry_of(digit, weights + get(PLAN, g, "value") + k * DP + dim, C, MOST)
-            q = entry_of(digit, weights + get(PLAN, g, "grid") + k * DP + dim, C, MOST)
-            q = tl.where(x == x, q, x)
-            y = x * tl.load(weights + get(PLAN, g, "scale") + k * DP + dim)[None, :]
-            slope = slope_of(y, BOUND)
-            on = valid & (active > k)
-            A = tl.where(on[:, None] & (dim < DIMS)[None, :], back[k], 0.0)
-            h = tl.where(on[:, None] & (dim < DIMS)[None, :], slope * A, 0.0)
-            term = tl.where(on[:, None] & (dim < DIMS)[None, :], A * (slope * y - q), 0.0)
-            to = sums + pid.to(tl.int64) * (2 * C) + k * DP + dim
-            tl.store(to, tl.sum(A, axis=0))
-            tl.store(to + C, tl.sum(term, axis=0))
-            hs = (h,) + hs
-            vs = (masked_value(x, value, on, dim, DIMS),) + vs
-            for j in tl.static_range(DIMS):
-                h_j = column(h, dim, j)
-                changed = ()
-                for e in tl.static_range(k):
-                    w = tl.load(
-                        weights + get(PLAN, g, "cross") + (k * DP + j) * C + e * DP + dim
-                    )
-                    changed = changed + (back[e] - h_j[:, None] * w[None, :],)
-                back = changed
-    h_all = join_stages(hs, 0, KP, DP, BN)
-    c = tl.arange(0, C)
+    on = stages_on(active, c, K, DP, True) & valid[:, None]
+    v = masked_value(x, entry_of(digit, weights + get(PLAN, g, "value") + c, C, MOST), on, c, DP,
+                     DIMS)
+    y = x * tl.load(weights + get(PLAN, g, "scale") + c)[None, :]
+    slope = tl.where(on & real[None, :], slope_of(y, BOUND), 0.0)
+
+    # Reverse recurrence: each column of a stage is final once all later stages are done.
+    cross = weights + get(PLAN, g, "cross") + c
+    for count in range((K - 1) * DIMS):
+        k = K - 1 - count // DIMS
+        j = k * DP + count % DIMS
+        h_j = column(slope * back, c, j)
+        back = back - h_j[:, None] * tl.load(cross + j * C)[None, :]
+    back = tl.where(on & real[None, :], back, 0.0)
+    h_all = slope * back
+    q = entry_of(digit, weights + get(PLAN, g, "grid") + c, C, MOST)
+    q = tl.where(x == x, q, x)
+    to = sums + pid.to(tl.int64) * (2 * C) + c
+    tl.store(to, tl.sum(back, axis=0))
+    tl.store(to + C, tl.sum(tl.where(real[None, :], back * (slope * y - q), 0.0), axis=0))
     scratch = (pid.to(tl.int64) * BN + n)[:, None] * C + c[None, :]
     tl.store(h_rows + scratch, h_all)
-    tl.store(v_rows + scratch, join_stages(vs, 0, KP, DP, BN))
+    tl.store(v_rows + scratch, v)
 
     if NEED_DZ:
         offset = b * dz_sb + t0 * dz_st + CHANNEL * dz_sd
@@ -173,8 +158,8 @@ def rows_kernel(
 def weights_kernel(
     z, grads, h_rows, v_rows, partial, length, tiles, all_tiles, slabs, chunks, partial_stride,
     z_sb, z_sd, z_st, g_strides,
-    PLAN: tl.constexpr, g: tl.constexpr, RATES: tl.constexpr, PRESENT: tl.constexpr,
-    BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    PLAN: tl.constexpr, g: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
+    PRESENT: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``h^T z`` and ``v^T g`` of one slab of frames and one chunk of channels."""
     C: tl.constexpr = get(PLAN, g, "columns")
@@ -192,8 +177,7 @@ def weights_kernel(
     into = tl.zeros((C, BD), tl.float32)
     outof = ()
     for r in tl.static_range(len(RATES)):
-        GC: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP) * DP
-        outof = outof + (tl.zeros((GC, BD), tl.float32),)
+        outof = outof + (tl.zeros((group_stages(RATES, r, DP, KP) * DP, BD), tl.float32),)
     first = slab * all_tiles // slabs
     last = (slab + 1) * all_tiles // slabs
     zero = tl.full((), 0, tl.int64)
@@ -215,29 +199,23 @@ def weights_kernel(
         summed = ()
         for i in tl.static_range(len(RATES)):
             r: tl.constexpr = len(RATES) - 1 - i
-            HIGH: tl.constexpr = at(RATES, r) * DP
-            GC: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP) * DP
             if at(PRESENT, r) >= 0:
                 s = g_strides[at(PRESENT, r)]
                 offset = b * s[0] + t0 * s[2] + along(n, s[2], WIDE)[:, None]
                 offset += along(CHANNEL + d, s[1], WIDE)[None, :]
                 total += load_gradient(grads[at(PRESENT, r)], offset, mask)
-            cg = edge(RATES, r) * DP + tl.arange(0, GC)
-            b_v = tl.load(
-                v_rows + frame[None, :] + cg[:, None], mask=(cg < HIGH)[:, None], other=0.0
-            )
+            cg = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
+            b_v = tl.load(v_rows + frame[None, :] + cg[:, None], mask=(cg < C)[:, None], other=0.0)
             summed = (tl.dot(b_v, total, outof[r], input_precision=PRECISION),) + summed
         outof = summed
     to = partial + slab * partial_stride + d[None, :]
     inside = (d < LD)[None, :]
     tl.store(to + c[:, None] * LD, into, mask=inside)
     for r in tl.static_range(len(RATES)):
-        HIGH: tl.constexpr = at(RATES, r) * DP
-        GC: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP) * DP
-        cg = edge(RATES, r) * DP + tl.arange(0, GC)
-        tl.store(
-            to + (C + cg[:, None]) * LD, outof[r], mask=inside & (cg < HIGH)[:, None]
-        )
+        cg = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
+        # Columns past the group belong to the next one; past the last stage nothing is read.
+        own = cg < last_column(RATES, r, DP)
+        tl.store(to + (C + cg[:, None]) * LD, outof[r], mask=inside & own[:, None])
 
 
 @triton.jit
@@ -367,7 +345,7 @@ def backward(
     slabs = slabs_for(frames.programs)
     sizes = [2 * b.columns * b.ld + b.columns * (b.columns + 2) for b in plan.blocks]
     partial = torch.empty(slabs, sum(sizes), dtype=torch.float32, device=z.device)
-    common = {"PLAN": plan.constant(), "RATES": steps, "PRESENT": where, "PRECISION": "ieee"}
+    common = {"PLAN": plan.constant(), "KP": plan.padded_stages, "RATES": steps, "PRESENT": where, "PRECISION": "ieee"}
     wide = launch.spans_wide(z, *received, dz if need_dz else None)
     g_strides = tuple(launch.strides(grad) for grad in received)
     start = 0
@@ -383,7 +361,7 @@ def backward(
             received, weights, counts if counts is not None else z, saved, dz, h_rows, v_rows,
             sums, length, frames.tiles, g_strides, *counts_strides,
             *(launch.strides(dz) if need_dz else (0, 0, 0)),
-            **common, g=g, K=plan.stages, KP=plan.padded_stages, BOUND=plan.bound,
+            **common, g=g, K=plan.stages, BOUND=plan.bound,
             ROWS=plan.rows, MASKED=counts is not None, NEED_DZ=need_dz,
             BN=tile.frames, BD=tile.channels, WIDE=wide, tile=tile,
         )  # fmt: skip

@@ -14,23 +14,14 @@ from affectcodec.kernels import launch
 from affectcodec.kernels.configs import Tile, tile_for
 from affectcodec.kernels.forward import write_latents
 from affectcodec.kernels.plan import make_plan
-from affectcodec.kernels.stages import at, get, masked_value
-
-
-@triton.jit
-def constant_row(values: tl.constexpr, dim, DIMS: tl.constexpr, DP: tl.constexpr, dtype):
-    """Compile-time integers as a row ``[DP]``, 1 in the padding."""
-    row = tl.full((DP,), 1, dtype)
-    for i in tl.static_range(DIMS):
-        row = tl.where(dim == i, tl.full((DP,), at(values, i), dtype), row)
-    return row
+from affectcodec.kernels.stages import constant_row, get, masked_value, stages_on
 
 
 @triton.jit
 def decode_kernel(
     tokens, weights, counts, out, length, tiles,
     tok_sb, tok_sk, tok_st, c_sb, c_sg, c_st, u_sb, u_sd, u_st,
-    PLAN: tl.constexpr, K: tl.constexpr, CODEBOOK: tl.constexpr, MASKED: tl.constexpr,
+    PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, CODEBOOK: tl.constexpr, MASKED: tl.constexpr,
     BN: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -38,36 +29,35 @@ def decode_kernel(
     t0 = (pid % tiles).to(tl.int64) * BN
     n = tl.arange(0, BN)
     valid = n < length - t0
-    first = tokens + b * tok_sb + t0 * tok_st + n.to(tl.int64) * tok_st
-    dtype: tl.constexpr = tokens.dtype.element_ty
-    largest = tl.full((), CODEBOOK - 1, dtype)
+    k = tl.arange(0, KP)
+    first = tokens + b * tok_sb + t0 * tok_st
+    first += n.to(tl.int64)[:, None] * tok_st + k.to(tl.int64)[None, :] * tok_sk
+    token = tl.load(first, mask=valid[:, None] & (k < K)[None, :], other=0)
+    # What is no token becomes NaN in every channel, never an access out of bounds.
+    largest = tl.full((), CODEBOOK - 1, token.dtype)
+    sound = (token >= 0) & (token <= largest)
+    token = tl.where(sound, token, 0)
+    lost = tl.max((sound == 0).to(tl.int32), axis=1) > 0
     for g in tl.static_range(len(PLAN)):
         C: tl.constexpr = get(PLAN, g, "columns")
         DP: tl.constexpr = get(PLAN, g, "padded_dims")
         DIMS: tl.constexpr = get(PLAN, g, "dims")
-        dim = tl.arange(0, DP)
-        base = constant_row(get(PLAN, g, "bases"), dim, DIMS, DP, dtype)
-        level = constant_row(get(PLAN, g, "levels"), dim, DIMS, DP, dtype)
+        c = tl.arange(0, KP * DP)
+        base = constant_row(get(PLAN, g, "bases"), c % DP, DIMS, 1, token.dtype)
+        level = constant_row(get(PLAN, g, "levels"), c % DP, DIMS, 1, token.dtype)
+        spread = tl.reshape(tl.broadcast_to(token[:, :, None], (BN, KP, DP)), (BN, KP * DP))
+        digit = (spread // base[None, :] % level[None, :]).to(tl.int32)
+        v = tl.load(weights + get(PLAN, g, "value") + c[None, :] + digit * C)
         active = tl.full((BN,), K, tl.int32)
         if MASKED:
             active = tl.load(
                 counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0
             ).to(tl.int32)
-        values = ()
-        for k in tl.static_range(K):
-            token = tl.load(first + k * tok_sk, mask=valid, other=0)
-            # What is no token becomes NaN in every channel, never an access out of bounds.
-            sound = (token >= 0) & (token <= largest)
-            token = tl.where(sound, token, 0)
-            digit = (token[:, None] // base[None, :] % level[None, :]).to(tl.int32)
-            table = weights + get(PLAN, g, "value") + k * DP + dim
-            value = tl.load(table[None, :] + digit * C)
-            value = masked_value(value, value, active > k, dim, DIMS)
-            value = tl.where(sound[:, None], value, float("nan"))
-            values = values + (value,)
+        v = masked_value(v, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
+        v = tl.where(lost[:, None], float("nan"), v)
         write_latents(
-            values, weights, (out,), b * u_sb + t0 * u_st + get(PLAN, g, "channel") * u_sd,
-            valid, u_sd, u_st, PLAN, g, (K,), BN, BK, WIDE, PRECISION,
+            v, weights, (out,), b * u_sb + t0 * u_st + get(PLAN, g, "channel") * u_sd,
+            valid, u_sd, u_st, PLAN, g, (K,), KP, BN, BK, WIDE, PRECISION,
         )  # fmt: skip
 
 
@@ -125,7 +115,7 @@ def decode(
             decode_kernel, frames.programs,
             tokens, weights, counts if counts is not None else tokens, u, length, frames.tiles,
             *tokens.stride(), *counts_strides, *launch.strides(u),
-            PLAN=plan.constant(), K=kept, CODEBOOK=plan.codebook, MASKED=counts is not None,
+            PLAN=plan.constant(), K=kept, KP=plan.padded_stages, CODEBOOK=plan.codebook, MASKED=counts is not None,
             BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(u), PRECISION="ieee",
             tile=tile,
         )  # fmt: skip

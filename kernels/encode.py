@@ -12,7 +12,37 @@ from torch import Tensor
 from affectcodec.kernels import launch
 from affectcodec.kernels.configs import Tile, tile_for
 from affectcodec.kernels.plan import make_plan
-from affectcodec.kernels.stages import get, project, quantize
+from affectcodec.kernels.stages import codes_of, digits_of, get, project, recurrence
+
+
+@triton.jit
+def add_tokens(
+    codes, bad, x, weights, PLAN: tl.constexpr, g: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr
+):
+    """Tokens ``[BN, KP]`` with the digits of one more block, and which frames hold a NaN."""
+    C: tl.constexpr = get(PLAN, g, "columns")
+    c = tl.arange(0, C)
+    threshold = weights + get(PLAN, g, "threshold") + c
+    digit = digits_of(x, threshold, C, get(PLAN, g, "most"))
+    codes += codes_of(digit, c, codes.dtype, PLAN, g, KP, BN)
+    # Padding columns have no weight, but an infinite latent makes a NaN of that too.
+    real = c % get(PLAN, g, "padded_dims") < get(PLAN, g, "dims")
+    lost = ((x != x) & real[None, :]).to(tl.int32)
+    return codes, tl.maximum(bad, tl.max(lost, axis=1)), digit
+
+
+@triton.jit
+def store_tokens(
+    codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st,
+    K: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    n = tl.arange(0, BN)
+    k = tl.arange(0, KP)
+    # A frame with a NaN is marked in every stage; -1 is no token.
+    codes = tl.where(bad[:, None] > 0, -1, codes)
+    to = tokens + b * tok_sb + t0 * tok_st
+    to += n.to(tl.int64)[:, None] * tok_st + k.to(tl.int64)[None, :] * tok_sk
+    tl.store(to, codes, mask=valid[:, None] & (k < K)[None, :])
 
 
 @triton.jit
@@ -28,22 +58,16 @@ def encode_kernel(
     n = tl.arange(0, BN)
     valid = n < length - t0
     z_first = z + b * z_sb + t0 * z_st
+    codes = tl.zeros((BN, KP), tokens.dtype.element_ty)
     bad = tl.zeros((BN,), tl.int32)
-    codes = ()
-    for _ in tl.static_range(K):
-        codes = codes + (tl.zeros((BN,), tokens.dtype.element_ty),)
     for g in tl.static_range(len(PLAN)):
-        acc = project(
+        x = project(
             z_first + get(PLAN, g, "channel") * z_sd, weights, valid, z_sd, z_st,
             get(PLAN, g, "inward"), get(PLAN, g, "width"), get(PLAN, g, "columns"), BN, BK, WIDE,
         )  # fmt: skip
-        _, _, codes, bad = quantize(
-            acc, weights, bad, bad, codes, PLAN, g, K, KP, BN, False, True
-        )
-    out = tokens + b * tok_sb + t0 * tok_st + n.to(tl.int64) * tok_st
-    for k in tl.static_range(K):
-        # A frame with a NaN is marked in every stage; -1 is no token.
-        tl.store(out + k * tok_sk, tl.where(bad > 0, -1, codes[k]), mask=valid)
+        x = recurrence(x, weights, bad, PLAN, g, K, False)
+        codes, bad, _ = add_tokens(codes, bad, x, weights, PLAN, g, KP, BN)
+    store_tokens(codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st, K, KP, BN)
 
 
 def encode(

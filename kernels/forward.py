@@ -12,28 +12,29 @@ from torch import Tensor
 
 from affectcodec.kernels import launch
 from affectcodec.kernels.configs import Tile, tile_for
+from affectcodec.kernels.encode import add_tokens, store_tokens
 from affectcodec.kernels.plan import make_plan
 from affectcodec.kernels.stages import (
-    along, at, edge, get, group_stages, group_values, project, quantize, step,
+    along, edge, entry_of, get, group_stages, masked_value, overhangs, project, recurrence,
+    split_groups, stages_on, step,
 )  # fmt: skip
 
 
 @triton.jit
 def write_latents(
-    values, weights, outs, base, valid, u_sd, u_st,
-    PLAN: tl.constexpr, g: tl.constexpr, RATES: tl.constexpr,
+    v, weights, outs, base, valid, u_sd, u_st,
+    PLAN: tl.constexpr, g: tl.constexpr, RATES: tl.constexpr, KP: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``u = O v`` at every rate: a rate adds its own stages to the sum of the one before.
 
-    ``base`` is the offset of the tile's first frame inside each of ``outs``.
+    ``v [BN, C]`` masked; ``base`` is the offset of the tile's first frame inside each of ``outs``.
     """
     DP: tl.constexpr = get(PLAN, g, "padded_dims")
     WIDTH: tl.constexpr = get(PLAN, g, "width")
     LD: tl.constexpr = get(PLAN, g, "ld")
-    groups = ()
-    for r in tl.static_range(len(RATES)):
-        groups = groups + (group_values(values, edge(RATES, r), at(RATES, r), DP, BN),)
+    C: tl.constexpr = get(PLAN, g, "columns")
+    groups = split_groups(v, RATES, DP, KP, BN)
     n = tl.arange(0, BN)
     d = tl.arange(0, BD)
     offset = base + along(n, u_st, WIDE)[:, None] + along(d, u_sd, WIDE)[None, :]
@@ -41,16 +42,15 @@ def write_latents(
         here = start + d < WIDTH
         acc = tl.zeros((BN, BD), tl.float32)
         for r in tl.static_range(len(RATES)):
-            LOW: tl.constexpr = edge(RATES, r) * DP
-            HIGH: tl.constexpr = at(RATES, r) * DP
-            GC: tl.constexpr = group_stages(at(RATES, r) - edge(RATES, r), DP) * DP
-            c = LOW + tl.arange(0, GC)
+            c = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
             o_tile = weights + get(PLAN, g, "outward") + c[:, None] * LD + (start + d)[None, :]
-            # Rows are padded to whole cache lines, so only the ragged last tile needs a mask.
-            if WIDTH % BD == 0 and HIGH - LOW == GC:
-                b_o = tl.load(o_tile)
+            # What the padding of a group meets is multiplied by 0, but must not lie outside.
+            if overhangs(RATES, r, DP, KP):
+                b_o = tl.load(o_tile, mask=(c < C)[:, None] & here[None, :], other=0.0)
+            elif WIDTH % BD != 0:
+                b_o = tl.load(o_tile, mask=here[None, :], other=0.0)
             else:
-                b_o = tl.load(o_tile, mask=(c < HIGH)[:, None] & here[None, :], other=0.0)
+                b_o = tl.load(o_tile)
             acc = tl.dot(groups[r], b_o, acc, input_precision=PRECISION)
             if WIDTH % BD == 0:
                 mask = valid[:, None]
@@ -85,15 +85,13 @@ def forward_kernel(
     valid = n < length - t0
     z_first = z + b * z_sb + t0 * z_st
     u_first = b * u_sb + t0 * u_st
+    codes = tl.zeros((BN, KP), tokens.dtype.element_ty)
     bad = tl.zeros((BN,), tl.int32)
-    codes = ()
-    for _ in tl.static_range(K):
-        codes = codes + (tl.zeros((BN,), tokens.dtype.element_ty),)
     for g in tl.static_range(len(PLAN)):
         C: tl.constexpr = get(PLAN, g, "columns")
         DP: tl.constexpr = get(PLAN, g, "padded_dims")
         DIMS: tl.constexpr = get(PLAN, g, "dims")
-        acc = project(
+        x = project(
             z_first + get(PLAN, g, "channel") * z_sd, weights, valid, z_sd, z_st,
             get(PLAN, g, "inward"), get(PLAN, g, "width"), C, BN, BK, WIDE,
         )  # fmt: skip
@@ -102,23 +100,21 @@ def forward_kernel(
             active = tl.load(
                 counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0
             ).to(tl.int32)
-        xs, values, codes, bad = quantize(
-            acc, weights, active, bad, codes, PLAN, g, K, KP, BN, MASKED, True
-        )
+        x = recurrence(x, weights, active, PLAN, g, K, MASKED)
+        codes, bad, digit = add_tokens(codes, bad, x, weights, PLAN, g, KP, BN)
+        c = tl.arange(0, C)
         if SAVE:
-            dim = tl.arange(0, DP)
-            first = saved + saved_offset(b * length + t0 + n, ROWS)[:, None]
-            kept = valid[:, None] & (dim < DIMS)[None, :]
-            for k in tl.static_range(K):
-                row = get(PLAN, g, "row") + k * DIMS + dim
-                tl.store(first + (row * UNIT)[None, :], xs[k], mask=kept)
+            row = get(PLAN, g, "row") + c // DP * DIMS + c % DP
+            kept = valid[:, None] & ((c % DP < DIMS) & (c // DP < K))[None, :]
+            first = saved_offset(b * length + t0 + n, ROWS)[:, None]
+            tl.store(saved + first + (row * UNIT)[None, :], x, mask=kept)
+        v = entry_of(digit, weights + get(PLAN, g, "value") + c, C, get(PLAN, g, "most"))
+        v = masked_value(x, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
         write_latents(
-            values, weights, outs, u_first + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
-            PLAN, g, RATES, BN, BK, WIDE, PRECISION,
+            v, weights, outs, u_first + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
+            PLAN, g, RATES, KP, BN, BK, WIDE, PRECISION,
         )  # fmt: skip
-    out = tokens + b * tok_sb + t0 * tok_st + n.to(tl.int64) * tok_st
-    for k in tl.static_range(K):
-        tl.store(out + k * tok_sk, tl.where(bad > 0, -1, codes[k]), mask=valid)
+    store_tokens(codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st, K, KP, BN)
 
 
 def forward(

@@ -29,11 +29,6 @@ def at(values, i):
 
 
 @triton.constexpr_function
-def pow2(n):
-    return 1 << (n - 1).bit_length() if n > 1 else 1
-
-
-@triton.constexpr_function
 def unrolled(most):
     return most <= UNROLLED_LEVELS
 
@@ -108,7 +103,7 @@ def project(
 
 @triton.jit
 def digits_of(x, threshold, C: tl.constexpr, MOST: tl.constexpr):
-    """Number of thresholds that each ``x [BN, DP]`` reaches; ``threshold`` points at ``[DP]``."""
+    """Number of thresholds that each ``x [BN, C]`` reaches; ``threshold`` points at ``[C]``."""
     digit = tl.zeros(x.shape, tl.int32)
     if unrolled(MOST):
         for level in tl.static_range(MOST - 1):
@@ -121,7 +116,7 @@ def digits_of(x, threshold, C: tl.constexpr, MOST: tl.constexpr):
 
 @triton.jit
 def entry_of(digit, table, C: tl.constexpr, MOST: tl.constexpr):
-    """Entry of each digit in ``table [MOST, C]``; ``table`` points at ``[DP]``."""
+    """Entry of each digit ``[BN, C]`` in ``table [MOST, C]``; ``table`` points at ``[C]``."""
     if unrolled(MOST):
         found = tl.zeros(digit.shape, tl.float32) + tl.load(table)[None, :]
         for level in tl.static_range(1, MOST):
@@ -132,133 +127,172 @@ def entry_of(digit, table, C: tl.constexpr, MOST: tl.constexpr):
 
 
 @triton.jit
-def masked_value(x, value, on, dim, DIMS: tl.constexpr):
-    """``m v`` of a stage, with the mask itself in the first padding place.
-
-    A NaN reaches no threshold; its value stays NaN so that it is seen downstream.
-    """
-    value = tl.where(x == x, value, x)
-    value = tl.where(dim[None, :] < DIMS, value, 0.0)
-    value = tl.where(dim[None, :] == DIMS, 1.0, value)
-    return tl.where(on[:, None], value, 0.0)
-
-
-@triton.jit
-def column(value, dim, i: tl.constexpr):
-    """Column ``i`` of ``[BN, DP]`` as ``[BN]``; a sum with zeros is exact."""
-    return tl.sum(tl.where(dim[None, :] == i, value, 0.0), axis=1)
-
-
-@triton.jit
-def add_code(code, digit, dim, BASES: tl.constexpr, DIMS: tl.constexpr, DP: tl.constexpr):
-    """Adds the digits of a stage to its token, by integers alone."""
-    base = tl.zeros((DP,), code.dtype)
-    for i in tl.static_range(DIMS):
-        base = tl.where(dim == i, tl.full((DP,), at(BASES, i), code.dtype), base)
-    return code + tl.sum(digit.to(code.dtype) * base[None, :], axis=1)
+def value_of(x, threshold, value, C: tl.constexpr, MOST: tl.constexpr):
+    """Value of the digit of each ``x [BN]`` of one column; the tables point at its entry."""
+    v = tl.zeros(x.shape, tl.float32) + tl.load(value)
+    if unrolled(MOST):
+        for level in tl.static_range(MOST - 1):
+            v = tl.where(
+                x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v
+            )
+    else:
+        for level in range(MOST - 1):
+            v = tl.where(
+                x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v
+            )
+    # A NaN reaches no threshold; its value stays NaN so that it is seen downstream.
+    return tl.where(x == x, v, x)
 
 
 @triton.jit
-def later_stages(
-    xs, value, cross_t, dim,
-    k: tl.constexpr, K: tl.constexpr, C: tl.constexpr, DP: tl.constexpr, DIMS: tl.constexpr,
+def column(x, c, j):
+    """Column ``j`` of ``x [BN, C]`` as ``[BN]``; a sum with zeros is exact."""
+    return tl.sum(tl.where(c[None, :] == j, x, 0.0), axis=1)
+
+
+@triton.jit
+def recurrence(
+    x, weights, active,
+    PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """``xs`` with the contribution of stage ``k`` taken from the stages after it."""
-    for i in tl.static_range(DIMS):
-        v = column(value, dim, i)
-        changed = ()
-        for j in tl.static_range(K):
-            if j > k:
-                g = tl.load(cross_t + (k * DP + i) * C + j * DP + dim)
-                changed = changed + (xs[j] - v[:, None] * g[None, :],)
-            else:
-                changed = changed + (xs[j],)
-        xs = changed
-    return xs
+    """Triangular recurrence of block ``g``: projections ``[BN, C]`` to compared values.
 
-
-@triton.jit
-def quantize(
-    acc, weights, active, bad, codes,
-    PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr,
-    MASKED: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
-    """Triangular recurrence of block ``g`` over the code dims of a tile of frames.
-
-    Args:
-        acc: projections ``[BN, C]``.
-        active: stages that are on, int32 ``[BN]``; used where MASKED.
-        bad: int32 ``[BN]``, raised to 1 where a projection is NaN.
-        codes: tuple of ``K`` tokens ``[BN]``, to which the digits are added where TOKENS.
-
-    Returns:
-        compared values and masked values, tuples of ``K`` tensors ``[BN, DP]``; codes; bad.
+    A column at a time, in order: its value is taken from the columns of all later stages. A loop
+    and not straight code, which at 48 columns takes minutes to compile. The columns of a stage do
+    not depend on each other (``G`` is 0 there), nor on later ones. ``active`` is used where MASKED.
     """
     C: tl.constexpr = get(PLAN, g, "columns")
     DP: tl.constexpr = get(PLAN, g, "padded_dims")
     DIMS: tl.constexpr = get(PLAN, g, "dims")
     MOST: tl.constexpr = get(PLAN, g, "most")
-    dim = tl.arange(0, DP)
-    xs = split_stages(acc, KP, DP, BN)
-    offset = weights + get(PLAN, g, "offset")
-    shifted = ()
-    for k in tl.static_range(K):
+    c = tl.arange(0, C)
+    if MASKED:
+        row = tl.minimum(active[:, None], (c // DP)[None, :]) * C
+        x += tl.load(weights + get(PLAN, g, "offset") + row + c[None, :])
+    else:
+        row = tl.minimum(c // DP, K) * C
+        x += tl.load(weights + get(PLAN, g, "offset") + row + c)[None, :]
+    threshold = weights + get(PLAN, g, "threshold")
+    value = weights + get(PLAN, g, "value")
+    cross_t = weights + get(PLAN, g, "cross_t") + c
+    # Nothing comes after the last stage.
+    for count in range((K - 1) * DIMS):
+        k = count // DIMS
+        j = k * DP + count % DIMS
+        v = value_of(column(x, c, j), threshold + j, value + j, C, MOST)
         if MASKED:
-            row = tl.minimum(active, k) * C
-            shifted = shifted + (xs[k] + tl.load(offset + row[:, None] + (k * DP + dim)[None, :]),)
-        else:
-            shifted = shifted + (xs[k] + tl.load(offset + k * C + k * DP + dim)[None, :],)
-    xs = shifted
-    values = ()
-    for k in tl.static_range(K):
-        x = xs[k]
-        digit = digits_of(x, weights + get(PLAN, g, "threshold") + k * DP + dim, C, MOST)
-        value = entry_of(digit, weights + get(PLAN, g, "value") + k * DP + dim, C, MOST)
-        if MASKED:
-            on = active > k
-        else:
-            on = active >= 0
-        value = masked_value(x, value, on, dim, DIMS)
-        values = values + (value,)
-        if TOKENS:
-            lost = ((x != x) & (dim[None, :] < DIMS)).to(tl.int32)
-            bad = tl.maximum(bad, tl.max(lost, axis=1))
-            replaced = ()
-            for j in tl.static_range(K):
-                if j == k:
-                    replaced = replaced + (
-                        add_code(codes[j], digit, dim, get(PLAN, g, "bases"), DIMS, DP),
-                    )
-                else:
-                    replaced = replaced + (codes[j],)
-            codes = replaced
-        xs = later_stages(xs, value, weights + get(PLAN, g, "cross_t"), dim, k, K, C, DP, DIMS)
-    return xs, values, codes, bad
+            v = tl.where(active > k, v, 0.0)
+        x = x - v[:, None] * tl.load(cross_t + j * C)[None, :]
+    return x
 
 
 @triton.jit
-def group_values(values, LOW: tl.constexpr, HIGH: tl.constexpr, DP: tl.constexpr, BN: tl.constexpr):
-    """Stages ``LOW .. HIGH - 1`` side by side, ``[BN, GC]``, zeros up to a power of two >= 16."""
-    COUNT: tl.constexpr = group_stages(HIGH - LOW, DP)
-    padded = ()
-    for k in tl.static_range(COUNT):
-        if k < HIGH - LOW:
-            padded = padded + (values[LOW + k],)
-        else:
-            padded = padded + (tl.zeros((BN, DP), tl.float32),)
-    return join_stages(padded, 0, COUNT, DP, BN)
+def masked_value(x, value, on, c, DP: tl.constexpr, DIMS: tl.constexpr):
+    """``m v [BN, C]``, with the mask ``m`` itself in the first padding place of each stage."""
+    dim = (c % DP)[None, :]
+    value = tl.where(x == x, value, x)
+    value = tl.where(dim < DIMS, value, 0.0)
+    value = tl.where(dim == DIMS, 1.0, value)
+    return tl.where(on, value, 0.0)
+
+
+@triton.jit
+def constant_row(values: tl.constexpr, dim, DIMS: tl.constexpr, fill: tl.constexpr, dtype):
+    """Compile-time integers, one a code dim, at their places of a row; ``fill`` in the padding."""
+    row = tl.full(dim.shape, fill, dtype)
+    for i in tl.static_range(DIMS):
+        row = tl.where(dim == i, tl.full(dim.shape, at(values, i), dtype), row)
+    return row
+
+
+@triton.jit
+def codes_of(
+    digit, c, dtype, PLAN: tl.constexpr, g: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr
+):
+    """Share of block ``g`` in the tokens, ``[BN, KP]``, by integer arithmetic alone."""
+    DP: tl.constexpr = get(PLAN, g, "padded_dims")
+    base = constant_row(get(PLAN, g, "bases"), c % DP, get(PLAN, g, "dims"), 0, dtype)
+    return tl.sum(tl.reshape(digit.to(dtype) * base[None, :], (BN, KP, DP)), axis=2)
+
+
+@triton.jit
+def stages_on(active, c, K: tl.constexpr, DP: tl.constexpr, MASKED: tl.constexpr):
+    """Which columns ``[BN, C]`` (or ``[1, C]``) belong to a stage that is on."""
+    stage = (c // DP)[None, :]
+    if MASKED:
+        return (stage < active[:, None]) & (stage < K)
+    else:
+        return stage < K
+
+
+@triton.jit
+def split_groups(v, RATES: tl.constexpr, DP: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr):
+    """The stages that each rate adds to the one before, a tuple of ``[BN, GC]``.
+
+    A group is filled up with zeros to a power of two of at least 16 columns.
+    """
+    if len(RATES) == 1:
+        return (v,)
+    else:
+        parts = split_stages(v, KP, DP, BN)
+        groups = ()
+        for r in tl.static_range(len(RATES)):
+            COUNT: tl.constexpr = at(RATES, r) - edge(RATES, r)
+            padded = ()
+            for k in tl.static_range(group_stages(RATES, r, DP, KP)):
+                if k < COUNT:
+                    padded = padded + (parts[edge(RATES, r) + k],)
+                else:
+                    padded = padded + (tl.zeros((BN, DP), tl.float32),)
+            groups = groups + (join_stages(padded, 0, group_stages(RATES, r, DP, KP), DP, BN),)
+        return groups
+
+
+@triton.jit
+def join_groups(groups, RATES: tl.constexpr, DP: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr):
+    """Inverse of :func:`split_groups`."""
+    if len(RATES) == 1:
+        return groups[0]
+    else:
+        parts = ()
+        for r in tl.static_range(len(RATES)):
+            split = split_stages(groups[r], group_stages(RATES, r, DP, KP), DP, BN)
+            for k in tl.static_range(at(RATES, r) - edge(RATES, r)):
+                parts = parts + (split[k],)
+        for _ in tl.static_range(KP - at(RATES, len(RATES) - 1)):
+            parts = parts + (tl.zeros((BN, DP), tl.float32),)
+        return join_stages(parts, 0, KP, DP, BN)
 
 
 @triton.constexpr_function
-def group_stages(count, dp):
-    """Stages that a group of ``count`` takes once padded; see :func:`group_values`."""
+def group_stages(rates, r, dp, kp):
+    """Stages that group ``r`` takes once padded; see :func:`split_groups`."""
+    if len(rates) == 1:
+        return kp
+    count = rates[r] - edge_of(rates, r)
     padded = 1 << (count - 1).bit_length() if count > 1 else 1
     while padded * dp < 16:
         padded *= 2
     return padded
 
 
-@triton.constexpr_function
-def edge(rates, r):
+def edge_of(rates, r):
     """First stage of group ``r``: the stages that rate ``r`` has and rate ``r - 1`` has not."""
     return 0 if r == 0 else rates[r - 1]
+
+
+@triton.constexpr_function
+def edge(rates, r):
+    return edge_of(rates, r)
+
+
+@triton.constexpr_function
+def overhangs(rates, r, dp, kp):
+    """Whether the padding of group ``r`` reaches past the last column."""
+    if len(rates) == 1:
+        return False
+    count = rates[r] - edge_of(rates, r)
+    padded = 1 << (count - 1).bit_length() if count > 1 else 1
+    while padded * dp < 16:
+        padded *= 2
+    return edge_of(rates, r) + padded > kp

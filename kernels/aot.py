@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles every kernel in its production configurations ahead of time and reads what came out.
+
+    python -m affectcodec.kernels.aot                   # table of every kernel and architecture
+    python -m affectcodec.kernels.aot --write docs/gpu.md
+
+No GPU is needed, nor asked: the ops run on ``meta`` tensors, their launches are recorded, and each
+is compiled for each architecture just as its first launch would be. Registers, spills, shared
+memory, access widths and instructions are read from the compiled object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.compiler import compile as compile_kernel
+from triton.runtime.jit import create_function_from_signature
+
+from affectcodec.config import BDRFSQConfig
+from affectcodec.kernels import launch, objects
+from affectcodec.kernels.backward import backward
+from affectcodec.kernels.bits import pack_bits, unpack_bits
+from affectcodec.kernels.decode import decode
+from affectcodec.kernels.encode import encode
+from affectcodec.kernels.forward import forward
+from affectcodec.kernels.plan import describe, make_plan
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+BATCH, FRAMES = 16, 1024  # large and aligned; and one short clip of a stream
+RATES = (2, 4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One production use of one op."""
+
+    op: str
+    dtype: torch.dtype
+    channels_last: bool
+    frames: int
+
+    @property
+    def label(self) -> str:
+        layout = "[B, T, D]" if self.channels_last else "[B, D, T]"
+        if self.op in ("pack_bits", "unpack_bits"):
+            return "15 bits"
+        size = "" if self.frames == FRAMES else f", T = {self.frames}"
+        return f"{objects.short(self.dtype)} {layout}{size}"
+
+
+def cases() -> Iterator[Case]:
+    """What is compiled: every op in every layout, and every type where types differ."""
+    for op in ("encode", "forward", "backward", "decode"):
+        for channels_last in (False, True):
+            yield Case(op, torch.float32, channels_last, FRAMES)
+            yield Case(op, torch.bfloat16, channels_last, FRAMES)
+        yield Case(op, torch.float16, True, FRAMES)
+        yield Case(op, torch.float32, True, 1)
+    yield Case("pack_bits", torch.int32, False, FRAMES)
+    yield Case("unpack_bits", torch.int32, False, FRAMES)
+
+
+def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _params(config: BDRFSQConfig) -> list[Tensor]:
+    out = []
+    for block in config.blocks:
+        K, d, D = config.num_stages, block.code_dim, block.width
+        for shape in ((K, d, D), (K, d), (K, D, d), (K, D), (K, d), (K, d)):
+            out.append(_meta(*shape))
+    return out
+
+
+def launches(case: Case, architecture: str, config: BDRFSQConfig) -> list[launch.Call]:
+    """The launches that an op makes on an architecture."""
+    description = describe(config)
+    plan = make_plan(description)
+    batch = BATCH if case.frames > 1 else 1
+    shape = (batch, case.frames, plan.width) if case.channels_last else (
+        batch, plan.width, case.frames
+    )  # fmt: skip
+    weights = _meta(plan.floats)
+    with launch.recording(architecture) as calls:
+        if case.op == "pack_bits":
+            pack_bits(_meta(batch * plan.stages * case.frames, dtype=torch.int32), 15)
+        elif case.op == "unpack_bits":
+            count = batch * plan.stages * case.frames
+            unpack_bits(_meta((count * 15 + 7) // 8, dtype=torch.uint8), 15, count, torch.int32)
+        elif case.op == "decode":
+            tokens = _meta(batch, plan.stages, case.frames, dtype=torch.int32)
+            decode(tokens, weights, description, None, case.channels_last, case.dtype)
+        else:
+            z = _meta(*shape, dtype=case.dtype)
+            if case.op == "encode":
+                encode(z, weights, description, case.channels_last)
+            else:
+                us, _, saved = forward(z, weights, description, None, RATES, case.channels_last)
+                if case.op == "backward":
+                    calls.clear()
+                    backward(
+                        [torch.empty_like(u) for u in us], range(len(us)), z, saved, weights,
+                        _params(config), description, None, RATES, case.channels_last,
+                    )  # fmt: skip
+    return calls
+
+
+def compile_call(call: launch.Call, target: GPUTarget) -> Any:
+    """Compiles a recorded launch for a target, specialized as the launch itself would be."""
+    backend = make_backend(target)
+    kernel = call.kernel
+    binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+    keywords = {**call.constants, **call.tile.options(), "debug": False}
+    bound, specialization, _ = binder(*call.args, **keywords)
+    # What JITFunction.run does between binding and compiling; it would ask a driver first.
+    options, signature, constants, attributes = kernel._pack_args(
+        backend, keywords, bound, specialization, {}
+    )
+    source = ASTSource(kernel, signature, constants, attributes)
+    return compile_kernel(source, target=target, options=options.__dict__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compiled kernel."""
+
+    case: Case
+    architecture: str
+    kernel: str
+    call: launch.Call
+    facts: objects.Facts
+    seconds: float
+
+
+def rows(
+    architectures: Sequence[str] = tuple(TARGETS),
+    keep: Callable[[Case], bool] = lambda case: True,
+    config: BDRFSQConfig | None = None,
+) -> Iterator[Row]:
+    """Compiles and reads; each kernel once, however many uses lead to the same code."""
+    config = config or BDRFSQConfig()
+    for architecture in architectures:
+        for case in cases():
+            if not keep(case):
+                continue
+            for call in launches(case, architecture, config):
+                start = time.perf_counter()
+                compiled = compile_call(call, TARGETS[architecture])
+                seconds = time.perf_counter() - start
+                name = call.kernel.fn.__name__.removesuffix("_kernel")
+                if "g" in call.constants:
+                    name += f" {config.blocks[call.constants['g']].name}"
+                facts = objects.read(compiled, architecture)
+                yield Row(case, architecture, name, call, facts, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", action="append", choices=tuple(TARGETS))
+    parser.add_argument("--op", action="append")
+    parser.add_argument("--write", type=Path, help="Markdown file whose table is replaced")
+    arguments = parser.parse_args()
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        sys.exit("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
+    wanted = arguments.op
+    for row in rows(arguments.arch or tuple(TARGETS), lambda c: not wanted or c.op in wanted):
+        f = row.facts
+        print(
+            f"{row.architecture} {row.case.op} {row.kernel} {row.case.label}: regs {f.registers} "
+            f"spill {f.spills} stack {f.stack} shared {f.shared} load {f.loads} store {f.stores} "
+            f"tensor {f.tensor_core} fma {f.fma} {row.seconds:.1f}s", flush=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
