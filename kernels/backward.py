@@ -87,8 +87,7 @@ def rows_kernel(
         mask = valid[:, None] & here[None, :]
         total = tl.zeros((BN, BD), tl.float32)
         summed = ()
-        for i in tl.static_range(len(RATES)):
-            r: tl.constexpr = len(RATES) - 1 - i
+        for r in tl.static_range(len(RATES) - 1, -1, -1):
             if at(PRESENT, r) >= 0:
                 s = g_strides[at(PRESENT, r)]
                 offset = b * s[0] + t0 * s[2] + along(n, s[2], WIDE)[:, None]
@@ -197,8 +196,7 @@ def weights_kernel(
         into = tl.dot(b_h, b_z, into, input_precision=PRECISION)
         total = tl.zeros((BN, BD), tl.float32)
         summed = ()
-        for i in tl.static_range(len(RATES)):
-            r: tl.constexpr = len(RATES) - 1 - i
+        for r in tl.static_range(len(RATES) - 1, -1, -1):
             if at(PRESENT, r) >= 0:
                 s = g_strides[at(PRESENT, r)]
                 offset = b * s[0] + t0 * s[2] + along(n, s[2], WIDE)[:, None]

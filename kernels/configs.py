@@ -13,12 +13,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tile:
-    """Frames and channels a program works on at a time, and how it is compiled."""
+    """Frames and channels a program works on at a time, and how it is compiled.
+
+    ``channels`` are those of one step of a product over the channels, ``outputs`` those written at
+    a time by a product that makes them.
+    """
 
     frames: int
     channels: int
     warps: int
     pipeline: int = 2
+    outputs: int = 64
 
     def options(self) -> dict[str, object]:
         """Compiler options; fusion is off so that the recurrence rounds as on every backend."""
@@ -30,17 +35,19 @@ class Tile:
 
 
 # The interpreter takes the same time for a program of any size: few large programs.
-_INTERPRETER = Tile(frames=64, channels=128, warps=4)
+_INTERPRETER = Tile(frames=64, channels=128, warps=4, outputs=128)
 
-# op -> (frames in all up to which the row holds, tile)
-_SMALL, _ALL = 2048, 2**63
+# op -> (frames in all up to which the row holds, tile). Few frames take small tiles, so that more
+# programs share them. The large ones keep 16 bytes a thread in every access of the inner loops and
+# at least 16 warps a multiprocessor where registers allow.
+_FEW, _ANY = 2048, 2**63
 _DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
-    "encode": ((_SMALL, Tile(16, 64, 4)), (_ALL, Tile(64, 32, 4))),
-    "forward": ((_SMALL, Tile(16, 64, 4)), (_ALL, Tile(64, 32, 4))),
-    "decode": ((_SMALL, Tile(16, 64, 4)), (_ALL, Tile(64, 32, 4))),
-    "backward_rows": ((_SMALL, Tile(16, 32, 4)), (_ALL, Tile(32, 32, 4))),
-    "backward_weights": ((_ALL, Tile(32, 32, 4)),),
-    "backward_cross": ((_ALL, Tile(32, 32, 4)),),
+    "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
+    "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
+    "decode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
+    "backward_rows": ((_ANY, Tile(32, 32, 4, outputs=32)),),
+    "backward_weights": ((_ANY, Tile(32, 32, 4)),),
+    "backward_cross": ((_ANY, Tile(32, 32, 4)),),
 }
 _BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {}
 

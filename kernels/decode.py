@@ -18,11 +18,37 @@ from affectcodec.kernels.stages import constant_row, get, masked_value, stages_o
 
 
 @triton.jit
+def decode_block(
+    token, lost, weights, count, out, base, valid, u_sd, u_st,
+    PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, MASKED: tl.constexpr,
+    BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    C: tl.constexpr = get(PLAN, g, "columns")
+    DP: tl.constexpr = get(PLAN, g, "padded_dims")
+    DIMS: tl.constexpr = get(PLAN, g, "dims")
+    c = tl.arange(0, C)
+    place = constant_row(get(PLAN, g, "bases"), c % DP, DIMS, 1, token.dtype)
+    level = constant_row(get(PLAN, g, "levels"), c % DP, DIMS, 1, token.dtype)
+    spread = tl.reshape(tl.broadcast_to(token[:, :, None], (BN, KP, DP)), (BN, C))
+    digit = (spread // place[None, :] % level[None, :]).to(tl.int32)
+    v = tl.load(weights + get(PLAN, g, "value") + c[None, :] + digit * C)
+    active = tl.full((BN,), K, tl.int32)
+    if MASKED:
+        active = tl.load(count, mask=valid, other=0).to(tl.int32)
+    v = masked_value(v, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
+    v = tl.where(lost[:, None], float("nan"), v)
+    write_latents(
+        v, weights, (out,), base + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
+        PLAN, g, (K,), KP, BN, BD, WIDE, PRECISION,
+    )  # fmt: skip
+
+
+@triton.jit
 def decode_kernel(
     tokens, weights, counts, out, length, tiles,
     tok_sb, tok_sk, tok_st, c_sb, c_sg, c_st, u_sb, u_sd, u_st,
     PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, CODEBOOK: tl.constexpr, MASKED: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     b = (pid // tiles).to(tl.int64)
@@ -38,26 +64,12 @@ def decode_kernel(
     sound = (token >= 0) & (token <= largest)
     token = tl.where(sound, token, 0)
     lost = tl.max((sound == 0).to(tl.int32), axis=1) > 0
+    base = b * u_sb + t0 * u_st
+    count = counts + b * c_sb + (t0 + n) * c_st
     for g in tl.static_range(len(PLAN)):
-        C: tl.constexpr = get(PLAN, g, "columns")
-        DP: tl.constexpr = get(PLAN, g, "padded_dims")
-        DIMS: tl.constexpr = get(PLAN, g, "dims")
-        c = tl.arange(0, KP * DP)
-        base = constant_row(get(PLAN, g, "bases"), c % DP, DIMS, 1, token.dtype)
-        level = constant_row(get(PLAN, g, "levels"), c % DP, DIMS, 1, token.dtype)
-        spread = tl.reshape(tl.broadcast_to(token[:, :, None], (BN, KP, DP)), (BN, KP * DP))
-        digit = (spread // base[None, :] % level[None, :]).to(tl.int32)
-        v = tl.load(weights + get(PLAN, g, "value") + c[None, :] + digit * C)
-        active = tl.full((BN,), K, tl.int32)
-        if MASKED:
-            active = tl.load(
-                counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0
-            ).to(tl.int32)
-        v = masked_value(v, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
-        v = tl.where(lost[:, None], float("nan"), v)
-        write_latents(
-            v, weights, (out,), b * u_sb + t0 * u_st + get(PLAN, g, "channel") * u_sd,
-            valid, u_sd, u_st, PLAN, g, (K,), KP, BN, BK, WIDE, PRECISION,
+        decode_block(
+            token, lost, weights, count + g * c_sg, out, base, valid, u_sd, u_st,
+            PLAN, g, K, KP, MASKED, BN, BD, WIDE, PRECISION,
         )  # fmt: skip
 
 
@@ -116,7 +128,7 @@ def decode(
             tokens, weights, counts if counts is not None else tokens, u, length, frames.tiles,
             *tokens.stride(), *counts_strides, *launch.strides(u),
             PLAN=plan.constant(), K=kept, KP=plan.padded_stages, CODEBOOK=plan.codebook, MASKED=counts is not None,
-            BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(u), PRECISION="ieee",
+            BN=tile.frames, BD=tile.outputs, WIDE=launch.spans_wide(u), PRECISION="ieee",
             tile=tile,
         )  # fmt: skip
     return u.transpose(1, 2) if channels_last else u

@@ -71,12 +71,49 @@ def saved_offset(frame, ROWS: tl.constexpr):
 
 
 @triton.jit
+def forward_block(
+    codes, bad, z, weights, count, outs, saved, u_first, frame, valid, z_sd, z_st, u_sd, u_st,
+    PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
+    ROWS: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Block ``g`` of a tile of frames, counted over the batch in ``frame``."""
+    C: tl.constexpr = get(PLAN, g, "columns")
+    DP: tl.constexpr = get(PLAN, g, "padded_dims")
+    DIMS: tl.constexpr = get(PLAN, g, "dims")
+    x = project(
+        z + get(PLAN, g, "channel") * z_sd, weights, valid, z_sd, z_st,
+        get(PLAN, g, "inward"), get(PLAN, g, "width"), C, BN, BK, WIDE,
+    )  # fmt: skip
+    active = bad
+    if MASKED:
+        active = tl.load(count, mask=valid, other=0).to(tl.int32)
+    x = recurrence(x, weights, active, PLAN, g, K, MASKED)
+    codes, bad, digit = add_tokens(codes, bad, x, weights, PLAN, g, KP, BN)
+    c = tl.arange(0, C)
+    if SAVE:
+        row = get(PLAN, g, "row") + c // DP * DIMS + c % DP
+        kept = valid[:, None] & ((c % DP < DIMS) & (c // DP < K))[None, :]
+        first = saved_offset(frame, ROWS)[:, None]
+        tl.store(saved + first + (row * UNIT)[None, :], x, mask=kept)
+    v = entry_of(digit, weights + get(PLAN, g, "value") + c, C, get(PLAN, g, "most"))
+    v = masked_value(x, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
+    write_latents(
+        v, weights, outs, u_first + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
+        PLAN, g, RATES, KP, BN, BD, WIDE, PRECISION,
+    )  # fmt: skip
+    return codes, bad
+
+
+@triton.jit
 def forward_kernel(
     z, weights, counts, outs, tokens, saved, length, tiles,
     z_sb, z_sd, z_st, c_sb, c_sg, c_st, u_sb, u_sd, u_st, tok_sb, tok_sk, tok_st,
     PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
     ROWS: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     b = (pid // tiles).to(tl.int64)
@@ -87,32 +124,13 @@ def forward_kernel(
     u_first = b * u_sb + t0 * u_st
     codes = tl.zeros((BN, KP), tokens.dtype.element_ty)
     bad = tl.zeros((BN,), tl.int32)
+    count = counts + b * c_sb + (t0 + n) * c_st
+    frame = b * length + t0 + n
     for g in tl.static_range(len(PLAN)):
-        C: tl.constexpr = get(PLAN, g, "columns")
-        DP: tl.constexpr = get(PLAN, g, "padded_dims")
-        DIMS: tl.constexpr = get(PLAN, g, "dims")
-        x = project(
-            z_first + get(PLAN, g, "channel") * z_sd, weights, valid, z_sd, z_st,
-            get(PLAN, g, "inward"), get(PLAN, g, "width"), C, BN, BK, WIDE,
-        )  # fmt: skip
-        active = bad
-        if MASKED:
-            active = tl.load(
-                counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0
-            ).to(tl.int32)
-        x = recurrence(x, weights, active, PLAN, g, K, MASKED)
-        codes, bad, digit = add_tokens(codes, bad, x, weights, PLAN, g, KP, BN)
-        c = tl.arange(0, C)
-        if SAVE:
-            row = get(PLAN, g, "row") + c // DP * DIMS + c % DP
-            kept = valid[:, None] & ((c % DP < DIMS) & (c // DP < K))[None, :]
-            first = saved_offset(b * length + t0 + n, ROWS)[:, None]
-            tl.store(saved + first + (row * UNIT)[None, :], x, mask=kept)
-        v = entry_of(digit, weights + get(PLAN, g, "value") + c, C, get(PLAN, g, "most"))
-        v = masked_value(x, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
-        write_latents(
-            v, weights, outs, u_first + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
-            PLAN, g, RATES, KP, BN, BK, WIDE, PRECISION,
+        codes, bad = forward_block(
+            codes, bad, z_first, weights, count + g * c_sg, outs, saved, u_first, frame, valid,
+            z_sd, z_st, u_sd, u_st,
+            PLAN, g, K, KP, RATES, ROWS, MASKED, SAVE, BN, BK, BD, WIDE, PRECISION,
         )  # fmt: skip
     store_tokens(codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st, K, KP, BN)
 
@@ -164,7 +182,7 @@ def forward(
             *launch.strides(z), *counts_strides, *launch.strides(outs[0]), *tokens.stride(),
             PLAN=plan.constant(), K=plan.stages, KP=plan.padded_stages, RATES=steps,
             ROWS=plan.rows, MASKED=counts is not None, SAVE=save,
-            BN=tile.frames, BK=tile.channels, WIDE=launch.spans_wide(z, outs[0]),
+            BN=tile.frames, BK=tile.channels, BD=tile.outputs, WIDE=launch.spans_wide(z, outs[0]),
             PRECISION="ieee", tile=tile,
         )  # fmt: skip
     if channels_last:

@@ -52,10 +52,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Loop:
-    """Global accesses of one innermost loop, by bytes a thread."""
+    """One turn of an innermost loop: global accesses by bytes a thread, and instructions."""
 
     loads: dict[int, int] = field(default_factory=dict)
     stores: dict[int, int] = field(default_factory=dict)
+    instructions: int = 0
+    fma: int = 0
+    tensor_core: int = 0
+    shared_loads: int = 0
 
 
 def short(dtype: torch.dtype) -> str:
@@ -76,6 +80,7 @@ def read(compiled: Any, architecture: str) -> Facts:
 
 
 _INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]+)\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)$")
+_MATRIX = re.compile(r"(HMMA|\w*GMMA|UTC\w*MMA)")
 _LABEL = re.compile(r"^(\.L_x?_?\w+):")
 _WIDTH = re.compile(r"\.(U?S?8|U?S?16|32|64|128|256)\b")
 
@@ -161,15 +166,15 @@ def _read_nvidia(compiled: Any) -> Facts:
     inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     loops = []
     for low, high in inner:
-        body = Counter(
-            (_is_load(op), _width(op))
-            for p, op, _ in listing
-            if low <= p <= high and (_is_load(op) or _is_store(op))
-        )
+        body = [op for p, op, _ in listing if low <= p < high + 1 and op != "LABEL"]
         loops.append(
             Loop(
-                {w: n for (load, w), n in body.items() if load},
-                {w: n for (load, w), n in body.items() if not load},
+                dict(Counter(_width(op) for op in body if _is_load(op))),
+                dict(Counter(_width(op) for op in body if _is_store(op))),
+                len(body),
+                sum(op.startswith("FFMA") for op in body),
+                sum(bool(_MATRIX.match(op)) for op in body),
+                sum(op.startswith("LDS") for op in body),
             )
         )
     local = opcodes["LDL"] + opcodes["STL"]
@@ -181,7 +186,7 @@ def _read_nvidia(compiled: Any) -> Facts:
         threads=32 * compiled.metadata.num_warps,
         loads=dict(loads),
         stores=dict(stores),
-        tensor_core=sum(n for op, n in opcodes.items() if re.match(r"(HMMA|.*GMMA|UTC.*MMA)", op)),
+        tensor_core=sum(n for op, n in opcodes.items() if _MATRIX.match(op)),
         fma=opcodes["FFMA"] + opcodes["FFMA2"],
         instructions=sum(opcodes.values()),
         loops=tuple(loops),

@@ -237,10 +237,9 @@ def split_groups(v, RATES: tl.constexpr, DP: tl.constexpr, KP: tl.constexpr, BN:
         parts = split_stages(v, KP, DP, BN)
         groups = ()
         for r in tl.static_range(len(RATES)):
-            COUNT: tl.constexpr = at(RATES, r) - edge(RATES, r)
             padded = ()
             for k in tl.static_range(group_stages(RATES, r, DP, KP)):
-                if k < COUNT:
+                if k < at(RATES, r) - edge(RATES, r):
                     padded = padded + (parts[edge(RATES, r) + k],)
                 else:
                     padded = padded + (tl.zeros((BN, DP), tl.float32),)
@@ -265,34 +264,27 @@ def join_groups(groups, RATES: tl.constexpr, DP: tl.constexpr, KP: tl.constexpr,
 
 
 @triton.constexpr_function
-def group_stages(rates, r, dp, kp):
-    """Stages that group ``r`` takes once padded; see :func:`split_groups`."""
-    if len(rates) == 1:
-        return kp
-    count = rates[r] - edge_of(rates, r)
-    padded = 1 << (count - 1).bit_length() if count > 1 else 1
-    while padded * dp < 16:
-        padded *= 2
-    return padded
-
-
-def edge_of(rates, r):
+def edge(rates, r):
     """First stage of group ``r``: the stages that rate ``r`` has and rate ``r - 1`` has not."""
     return 0 if r == 0 else rates[r - 1]
 
 
 @triton.constexpr_function
-def edge(rates, r):
-    return edge_of(rates, r)
+def group_stages(rates, r, dp, kp):
+    """Stages that group ``r`` takes once padded; see :func:`split_groups`."""
+    if len(rates) == 1:
+        return kp
+    padded = 1
+    while padded < rates[r] - (0 if r == 0 else rates[r - 1]) or padded * dp < 16:
+        padded *= 2
+    return padded
 
 
 @triton.constexpr_function
 def overhangs(rates, r, dp, kp):
     """Whether the padding of group ``r`` reaches past the last column."""
-    if len(rates) == 1:
-        return False
-    count = rates[r] - edge_of(rates, r)
-    padded = 1 << (count - 1).bit_length() if count > 1 else 1
-    while padded * dp < 16:
+    padded = 1
+    first = 0 if r == 0 else rates[r - 1]
+    while padded < rates[r] - first or padded * dp < 16:
         padded *= 2
-    return edge_of(rates, r) + padded > kp
+    return len(rates) > 1 and first + padded > kp
