@@ -43,7 +43,8 @@ _INTERPRETER = Tile(frames=64, channels=128, warps=4, outputs=128)
 _FEW, _ANY = 2048, 2**63
 _DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
     "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
-    "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
+    # 64 frames took 255 registers in float32 for three rates, which leaves one program a processor.
+    "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4, outputs=32))),
     "decode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
     "backward_rows": ((_ANY, Tile(32, 32, 4, outputs=32)),),
     "backward_weights": ((_ANY, Tile(32, 32, 4)),),

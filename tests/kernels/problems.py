@@ -25,7 +25,7 @@ ODD = BDRFSQConfig(
     bound="clamp",
 )
 ONE = BDRFSQConfig(blocks=(Block("only", 5, (5, 3)),), num_stages=1)
-WIDE = BDRFSQConfig(blocks=(Block("x", 9, (4096, 4096)), Block("y", 8, (64, 64, 3))), num_stages=2)
+WIDE = BDRFSQConfig(blocks=(Block("x", 9, (67, 64)), Block("y", 8, (64, 64, 64, 3))), num_stages=2)
 CONFIGS = {"default": DEFAULT, "odd": ODD, "one": ONE, "wide": WIDE}
 
 
@@ -40,7 +40,8 @@ class Problem:
 
     @property
     def params(self) -> list[Tensor]:
-        return [p for name in self.config.names for p in self.module.block_params(name)]
+        names = self.config.names
+        return [p.detach().clone() for name in names for p in self.module.block_params(name)]
 
     @classmethod
     def make(cls, config: BDRFSQConfig) -> Problem:
