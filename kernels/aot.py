@@ -185,36 +185,55 @@ def faults(row: Row) -> list[str]:
             # `cross` adds up one row of sums a tile as well.
             if loop.fma and narrow and row.kernel != "cross":
                 found.append(f"an inner loop has accesses of {sorted(narrow)} bytes")
-    for moved, floor in traffic(row):
-        if moved > 1.1 * floor:
-            found.append(f"an inner loop moves {moved} bytes a turn, {floor} would do")
+    counted = traffic(row)
+    if counted is not None and not floor(row) <= counted <= 1.1 * floor(row):
+        found.append(f"moves {counted:.0f} bytes a frame, {floor(row):.0f} would do")
     return found
 
 
-def traffic(row: Row) -> list[tuple[int, int]]:
-    """Bytes that one turn of each product loop moves, and the fewest that it could.
+def _counted(row: Row) -> bool:
+    """Whether traffic is counted: in the large form, and where SASS can be read."""
+    large = row.case.frames > 1 and row.case.op in ("encode", "forward", "decode")
+    return large and not row.architecture.startswith("gfx")
 
-    Of ``encode``, ``forward`` and ``decode`` in their large form. The floor of a turn: its channels
-    of the latent read once, or of every output written once, and its share of the weights.
+
+def floor(row: Row) -> float:
+    """Fewest bytes a frame: the latent read once, each output written once, weights a program.
+
+    Tokens and what is saved for backward come on top, here and in :func:`traffic`.
     """
-    if row.case.op not in ("encode", "forward", "decode") or row.case.frames == 1:
-        return []
     plan = make_plan(describe(BDRFSQConfig()))
-    frames, size = row.call.tile.frames, row.case.dtype.itemsize
-    outputs = len(RATES) + 1 if row.case.op == "forward" else 1
-    found = []
-    for loop in row.facts.loops:
-        if not loop.fma:
-            continue
-        channels = row.call.tile.outputs if loop.stores else row.call.tile.channels
-        columns = loop.fma * row.facts.threads // (frames * channels)
-        if columns not in {block.columns for block in plan.blocks}:
-            continue
+    size = row.case.dtype.itemsize
+    reads = row.case.op != "decode"
+    writes = {"encode": 0, "decode": 1}.get(row.case.op, len(RATES) + 1)
+    weights = sum(4 * block.columns * block.width for block in plan.blocks)
+    products = reads + (writes > 0)
+    return size * plan.width * (reads + writes) + products * weights / row.call.tile.frames
+
+
+def traffic(row: Row) -> float | None:
+    """Bytes a frame that the product loops move, counted from the object; None if not counted.
+
+    Raises:
+        RuntimeError: the loops are not those that the op should have.
+    """
+    if not _counted(row):
+        return None
+    plan, tile = make_plan(describe(BDRFSQConfig())), row.call.tile
+    steps = {
+        "encode": (tile.channels,),
+        "decode": (tile.outputs,),
+        "forward": (tile.channels, tile.outputs),
+    }[row.case.op]
+    turns = [block.width // channels for block in plan.blocks for channels in steps]
+    loops = [loop for loop in row.facts.loops if loop.fma]
+    if len(loops) != len(turns):
+        raise RuntimeError(f"{row.case}: {len(loops)} product loops, wanted {len(turns)}")
+    total = 0
+    for count, loop in zip(turns, loops, strict=True):
         accesses = (*loop.loads.items(), *loop.stores.items())
-        moved = row.facts.threads * sum(width * n for width, n in accesses)
-        latents = outputs if loop.stores else 1
-        found.append((moved, channels * (frames * size * latents + 4 * columns)))
-    return found
+        total += count * row.facts.threads * sum(width * n for width, n in accesses)
+    return total / tile.frames
 
 
 def _widths(counts: dict[int, int]) -> str:
@@ -224,15 +243,18 @@ def _widths(counts: dict[int, int]) -> str:
 def table(found: Sequence[Row]) -> str:
     """Markdown table of compiled kernels."""
     lines = [
-        "| op, kernel | use | arch | registers | spill | shared | loads | stores | FMA | matrix |",
-        "|---|---|---|---:|---:|---:|---|---|---:|---:|",
+        "| op, kernel | use | arch | registers | spill | shared | loads | stores | FMA | matrix "
+        "| bytes a frame, of floor |",
+        "|---|---|---|---:|---:|---:|---|---|---:|---:|---|",
     ]
     for row in found:
         f = row.facts
+        counted = traffic(row)
+        share = "" if counted is None else f"{counted:.0f}, {counted / floor(row):.2f}"
         name = row.kernel if row.kernel == row.case.op else f"{row.case.op}: {row.kernel}"
         lines.append(
             f"| {name} | {row.case.label} | {row.architecture} | {f.registers} | {f.spills} | "
-            f"{f.shared} | {_widths(f.loads)} | {_widths(f.stores)} | {f.fma} | {f.tensor_core} |"
+            f"{f.shared} | {_widths(f.loads)} | {_widths(f.stores)} | {f.fma} | {f.tensor_core} | {share} |"
         )
     return "\n".join(lines) + "\n"
 
