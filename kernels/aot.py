@@ -179,6 +179,11 @@ def faults(row: Row) -> list[str]:
     facts = row.facts
     if facts.spills or facts.stack:
         found.append(f"spills {facts.spills} bytes, stack {facts.stack} bytes")
+    # Triton 3.7.1 makes tf32 of an ieee product on sm_100 where the tile has 64 frames or more.
+    if facts.inexact:
+        found.append(
+            f"{facts.inexact} matrix instructions that round the factors of an ieee product"
+        )
     if row.case.frames > 1:  # the aligned path
         for loop in facts.loops:
             narrow = {w for w in (*loop.loads, *loop.stores) if w < 16}

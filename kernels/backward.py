@@ -25,8 +25,18 @@ from affectcodec.kernels.configs import Tile, slabs_for, tile_for
 from affectcodec.kernels.forward import UNIT, saved_offset
 from affectcodec.kernels.plan import BlockPlan, Plan, make_plan
 from affectcodec.kernels.stages import (
-    along, at, column, digits_of, edge, entry_of, get, group_stages, join_groups, masked_value,
-    stages_on, step,
+    along,
+    at,
+    column,
+    digits_of,
+    edge,
+    entry_of,
+    get,
+    group_stages,
+    join_groups,
+    masked_value,
+    stages_on,
+    step,
 )  # fmt: skip
 
 
@@ -79,9 +89,7 @@ def rows_kernel(
     # a = O^T g, of each group of stages the gradients of the rates that have it.
     received = ()
     for r in tl.static_range(len(RATES)):
-        received = received + (
-            tl.zeros((BN, group_stages(RATES, r, DP, KP) * DP), tl.float32),
-        )
+        received = received + (tl.zeros((BN, group_stages(RATES, r, DP, KP) * DP), tl.float32),)
     for start in range(0, WIDTH, BD):
         here = start + d < WIDTH
         mask = valid[:, None] & here[None, :]
@@ -114,8 +122,9 @@ def rows_kernel(
         active = tl.load(counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0)
         active = active.to(tl.int32)
     on = stages_on(active, c, K, DP, True) & valid[:, None]
-    v = masked_value(x, entry_of(digit, weights + get(PLAN, g, "value") + c, C, MOST), on, c, DP,
-                     DIMS)
+    v = masked_value(
+        x, entry_of(digit, weights + get(PLAN, g, "value") + c, C, MOST), on, c, DP, DIMS
+    )
     y = x * tl.load(weights + get(PLAN, g, "scale") + c)[None, :]
     slope = tl.where(on & real[None, :], slope_of(y, BOUND), 0.0)
 
@@ -147,9 +156,7 @@ def rows_kernel(
                 mask=here[None, :], other=0.0,
             )  # fmt: skip
             out = tl.dot(h_all, b_w, input_precision=PRECISION)
-            tl.store(
-                dz + offset, out.to(dz.dtype.element_ty), mask=valid[:, None] & here[None, :]
-            )
+            tl.store(dz + offset, out.to(dz.dtype.element_ty), mask=valid[:, None] & here[None, :])
             offset += step(BD, dz_sd, WIDE)
 
 
@@ -258,9 +265,7 @@ def reduce_kernel(partial, out, count, slabs, stride, BM: tl.constexpr):
 REDUCE = Tile(frames=1, channels=512, warps=4)
 
 
-def _finish(
-    plan: Plan, block: BlockPlan, sums: Tensor, params: Sequence[Tensor]
-) -> list[Tensor]:
+def _finish(plan: Plan, block: BlockPlan, sums: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of one block's six parameters from the sums over all frames."""
     K, d, D = plan.stages, block.dims, block.width
     C, DP, LD = block.columns, block.padded_dims, block.ld
@@ -343,7 +348,13 @@ def backward(
     slabs = slabs_for(frames.programs)
     sizes = [2 * b.columns * b.ld + b.columns * (b.columns + 2) for b in plan.blocks]
     partial = torch.empty(slabs, sum(sizes), dtype=torch.float32, device=z.device)
-    common = {"PLAN": plan.constant(), "KP": plan.padded_stages, "RATES": steps, "PRESENT": where, "PRECISION": "ieee"}
+    common = {
+        "PLAN": plan.constant(),
+        "KP": plan.padded_stages,
+        "RATES": steps,
+        "PRESENT": where,
+        "PRECISION": "ieee",
+    }
     wide = launch.spans_wide(z, *received, dz if need_dz else None)
     g_strides = tuple(launch.strides(grad) for grad in received)
     start = 0
@@ -351,9 +362,7 @@ def backward(
         h_rows, v_rows = torch.empty(
             2, frames.programs * tile.frames, block.columns, dtype=torch.float32, device=z.device
         )
-        sums = torch.empty(
-            frames.programs, 2, block.columns, dtype=torch.float32, device=z.device
-        )
+        sums = torch.empty(frames.programs, 2, block.columns, dtype=torch.float32, device=z.device)
         launch.run(
             rows_kernel, frames.programs,
             received, weights, counts if counts is not None else z, saved, dz, h_rows, v_rows,

@@ -88,9 +88,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     return words.view(torch.uint8)[:size]
 
 
-def unpack_bits(
-    data: Tensor, bits: int, count: int, dtype: torch.dtype = torch.int64
-) -> Tensor:
+def unpack_bits(data: Tensor, bits: int, count: int, dtype: torch.dtype = torch.int64) -> Tensor:
     """Reads ``count`` codes back from what :func:`pack_bits` made.
 
     Args:

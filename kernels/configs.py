@@ -51,7 +51,13 @@ _DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
     "backward_cross": ((_ANY, Tile(32, 32, 4)),),
 }
 # At two steps in flight ptxas spills a few registers on sm_90 in backward; at three it does not.
+# On sm_100 a tile of 64 frames or more is one that its matrix unit takes, and Triton 3.7.1 then makes
+# a tf32 product of one that was asked for as ieee: tokens would be wrong. Tiles stay below.
 _BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {
+    "sm_100": {
+        "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4))),
+        "decode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4, outputs=32))),
+    },
     "sm_90": {
         "backward_rows": ((_ANY, Tile(32, 32, 4, 3, outputs=32)),),
         "backward_weights": ((_ANY, Tile(32, 32, 4, 3)),),

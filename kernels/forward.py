@@ -15,8 +15,18 @@ from affectcodec.kernels.configs import Tile, tile_for
 from affectcodec.kernels.encode import add_tokens, store_tokens
 from affectcodec.kernels.plan import make_plan
 from affectcodec.kernels.stages import (
-    along, edge, entry_of, get, group_stages, masked_value, overhangs, project, recurrence,
-    split_groups, stages_on, step,
+    along,
+    edge,
+    entry_of,
+    get,
+    group_stages,
+    masked_value,
+    overhangs,
+    project,
+    recurrence,
+    split_groups,
+    stages_on,
+    step,
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Facts:
         loads, stores: static number of global accesses by bytes a thread, copies to shared
             memory counted as loads.
         tensor_core: static number of matrix instructions.
+        inexact: those of them whose factors are narrower than float32.
         fma: static number of float multiply-adds.
         instructions: static number of instructions.
         loops: the innermost loops, each with what one turn of it does.
@@ -45,6 +46,7 @@ class Facts:
     loads: dict[int, int]
     stores: dict[int, int]
     tensor_core: int
+    inexact: int
     fma: int
     instructions: int
     loops: tuple[Loop, ...] = ()
@@ -177,6 +179,7 @@ def _read_nvidia(compiled: Any) -> Facts:
                 sum(op.startswith("LDS") for op in body),
             )
         )
+    matrix = sum(n for op, n in opcodes.items() if _MATRIX.match(op))
     local = opcodes["LDL"] + opcodes["STL"]
     return Facts(
         registers=used["REG"],
@@ -186,13 +189,15 @@ def _read_nvidia(compiled: Any) -> Facts:
         threads=32 * compiled.metadata.num_warps,
         loads=dict(loads),
         stores=dict(stores),
-        tensor_core=sum(n for op, n in opcodes.items() if _MATRIX.match(op)),
+        tensor_core=matrix,
+        inexact=matrix,  # NVIDIA has no matrix instruction with float32 factors
         fma=opcodes["FFMA"] + opcodes["FFMA2"],
         instructions=sum(opcodes.values()),
         loops=tuple(loops),
     )
 
 
+_EXACT = re.compile(r"v_mfma_f32_\d+x\d+x\d+(_\d+b)?_?f32|v_mfma_f64")
 _AMD_WIDTH = {"dwordx4": 16, "dwordx3": 12, "dwordx2": 8, "dword": 4, "short": 2, "ushort": 2,
               "sshort": 2, "ubyte": 1, "sbyte": 1, "byte": 1}  # fmt: skip
 
@@ -206,10 +211,7 @@ def _amd_width(opcode: str) -> int:
 
 def _read_amd(compiled: Any) -> Facts:
     text = compiled.asm["amdgcn"]
-    used = {
-        key: int(value)
-        for key, value in re.findall(r"\.(\w+(?:_count|_size)):\s*(\d+)", text)
-    }
+    used = {key: int(value) for key, value in re.findall(r"\.(\w+(?:_count|_size)):\s*(\d+)", text)}
     opcodes = Counter(re.findall(r"^\s+([a-z]\w+)\s", text, re.M))
     loads: Counter[int] = Counter()
     stores: Counter[int] = Counter()
@@ -220,13 +222,17 @@ def _read_amd(compiled: Any) -> Facts:
             stores[_amd_width(opcode)] += n
     return Facts(
         registers=used.get("vgpr_count", 0),
-        spills=4 * (used.get("vgpr_spill_count", 0) + used.get("sgpr_spill_count", 0)),
+        # Scalar registers spill to lanes of vector registers, not to memory; `stack` would show it.
+        spills=4 * used.get("vgpr_spill_count", 0),
         stack=used.get("private_segment_fixed_size", 0),
         shared=compiled.metadata.shared,
         threads=64 * compiled.metadata.num_warps,
         loads=dict(loads),
         stores=dict(stores),
         tensor_core=sum(n for op, n in opcodes.items() if op.startswith("v_mfma")),
+        inexact=sum(
+            n for op, n in opcodes.items() if op.startswith("v_mfma") and not _EXACT.match(op)
+        ),
         fma=sum(n for op, n in opcodes.items() if re.match(r"v_(pk_)?(fma|fmac)_f32", op)),
         instructions=sum(opcodes.values()),
     )

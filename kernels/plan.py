@@ -170,9 +170,7 @@ def _make_plan(config: tuple[int, ...]) -> Plan:
         raise ValueError(f"config: {len(config)} integers, but its blocks take {at}")
     if floats >= 2**31:
         raise NotImplementedError("config: the folded weights exceed 2**31 numbers")
-    return Plan(
-        bound, stages, padded_stages, channel, row, column, codebook, floats, tuple(blocks)
-    )
+    return Plan(bound, stages, padded_stages, channel, row, column, codebook, floats, tuple(blocks))
 
 
 def make_plan(config: Sequence[int]) -> Plan:

@@ -132,14 +132,10 @@ def value_of(x, threshold, value, C: tl.constexpr, MOST: tl.constexpr):
     v = tl.zeros(x.shape, tl.float32) + tl.load(value)
     if unrolled(MOST):
         for level in tl.static_range(MOST - 1):
-            v = tl.where(
-                x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v
-            )
+            v = tl.where(x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v)
     else:
         for level in range(MOST - 1):
-            v = tl.where(
-                x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v
-            )
+            v = tl.where(x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v)
     # A NaN reaches no threshold; its value stays NaN so that it is seen downstream.
     return tl.where(x == x, v, x)
 

@@ -26,4 +26,6 @@ def _interpreted() -> None:
     import triton.language as tl
 
     if "Interpreted" not in type(tl.sum).__name__:
-        pytest.fail("triton was imported before the interpreter was chosen; run tests/kernels alone")
+        pytest.fail(
+            "triton was imported before the interpreter was chosen; run tests/kernels alone"
+        )

@@ -22,7 +22,16 @@ from affectcodec.kernels.forward import forward
 from affectcodec.kernels.plan import describe, make_plan, unsupported
 from affectcodec.nn import BDRFSQ
 from tests.kernels.problems import (
-    CONFIGS, DEFAULT, ODD, ONE, WIDE, Guards, Problem, digits_by_hand, exact_params, program_order,
+    CONFIGS,
+    DEFAULT,
+    ODD,
+    ONE,
+    WIDE,
+    Guards,
+    Problem,
+    digits_by_hand,
+    exact_params,
+    program_order,
 )  # fmt: skip
 
 ONE_ULP = {torch.float32: 2e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
@@ -130,9 +139,7 @@ def test_decode_of_fewer_stages_and_of_counts_by_frame() -> None:
     problem = Problem.make(DEFAULT)
     tokens = torch.randint(0, DEFAULT.codebook_size, (2, 3, 17), dtype=torch.int32)
     counts = torch.randint(0, 4, (2, 2, 17))
-    u = decode(
-        tokens, problem.weights, problem.description, counts.int(), channels_last=True
-    )
+    u = decode(tokens, problem.weights, problem.description, counts.int(), channels_last=True)
     expected = problem.module.double().decode(tokens, counts, channels_last=True)
     assert u.shape == (2, 17, DEFAULT.width) and u.is_contiguous()
     close(u, expected)
@@ -294,9 +301,7 @@ def test_empty_input(shape: tuple[int, int]) -> None:
     z = torch.empty(shape[0], ONE.width, shape[1])
     us, tokens, saved = forward(z, problem.weights, problem.description)
     assert us[0].shape == z.shape and tokens.shape == (shape[0], 1, shape[1])
-    dz, grads = backward(
-        us, (0,), z, saved, problem.weights, problem.params, problem.description
-    )
+    dz, grads = backward(us, (0,), z, saved, problem.weights, problem.params, problem.description)
     assert dz.shape == z.shape and all(not bool(g.any()) for g in grads)
     assert decode(tokens, problem.weights, problem.description).shape == z.shape
     empty = pack_bits(torch.empty(0, dtype=torch.int32), 15)
