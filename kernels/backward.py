@@ -180,10 +180,10 @@ def weights_kernel(
     c = tl.arange(0, C)
     d = chunk * BD + tl.arange(0, BD)
     here = d < WIDTH
-    into = tl.zeros((C, BD), tl.float32)
+    into = tl.zeros((BD, C), tl.float32)
     outof = ()
     for r in tl.static_range(len(RATES)):
-        outof = outof + (tl.zeros((group_stages(RATES, r, DP, KP) * DP, BD), tl.float32),)
+        outof = outof + (tl.zeros((BD, group_stages(RATES, r, DP, KP) * DP), tl.float32),)
     first = slab * all_tiles // slabs
     last = (slab + 1) * all_tiles // slabs
     zero = tl.full((), 0, tl.int64)
@@ -192,35 +192,35 @@ def weights_kernel(
         b = tile // tiles
         t0 = tile % tiles * BN
         valid = n < length - t0
-        mask = valid[:, None] & here[None, :]
+        mask = valid[None, :] & here[:, None]
         frame = (tile * BN + n) * C
         b_z = tl.load(
-            z + b * z_sb + t0 * z_st + along(n, z_st, WIDE)[:, None]
-            + along(CHANNEL + d, z_sd, WIDE)[None, :],
+            z + b * z_sb + t0 * z_st + along(n, z_st, WIDE)[None, :]
+            + along(CHANNEL + d, z_sd, WIDE)[:, None],
             mask=mask, other=0.0,
         ).to(tl.float32)  # fmt: skip
-        b_h = tl.load(h_rows + frame[None, :] + c[:, None])
-        into = tl.dot(b_h, b_z, into, input_precision=PRECISION)
-        total = tl.zeros((BN, BD), tl.float32)
+        b_h = tl.load(h_rows + frame[:, None] + c[None, :])
+        into = tl.dot(b_z, b_h, into, input_precision=PRECISION)
+        total = tl.zeros((BD, BN), tl.float32)
         summed = ()
         for r in tl.static_range(len(RATES) - 1, -1, -1):
             if at(PRESENT, r) >= 0:
                 s = g_strides[at(PRESENT, r)]
-                offset = b * s[0] + t0 * s[2] + along(n, s[2], WIDE)[:, None]
-                offset += along(CHANNEL + d, s[1], WIDE)[None, :]
+                offset = b * s[0] + t0 * s[2] + along(n, s[2], WIDE)[None, :]
+                offset += along(CHANNEL + d, s[1], WIDE)[:, None]
                 total += load_gradient(grads[at(PRESENT, r)], offset, mask)
             cg = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
-            b_v = tl.load(v_rows + frame[None, :] + cg[:, None], mask=(cg < C)[:, None], other=0.0)
-            summed = (tl.dot(b_v, total, outof[r], input_precision=PRECISION),) + summed
+            b_v = tl.load(v_rows + frame[:, None] + cg[None, :], mask=(cg < C)[None, :], other=0.0)
+            summed = (tl.dot(total, b_v, outof[r], input_precision=PRECISION),) + summed
         outof = summed
-    to = partial + slab * partial_stride + d[None, :]
-    inside = (d < LD)[None, :]
-    tl.store(to + c[:, None] * LD, into, mask=inside)
+    to = partial + slab * partial_stride + d[:, None]
+    inside = (d < LD)[:, None]
+    tl.store(to + c[None, :] * LD, into, mask=inside)
     for r in tl.static_range(len(RATES)):
         cg = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
         # Columns past the group belong to the next one; past the last stage nothing is read.
         own = cg < last_column(RATES, r, DP)
-        tl.store(to + (C + cg[:, None]) * LD, outof[r], mask=inside & own[:, None])
+        tl.store(to + (C + cg[None, :]) * LD, outof[r], mask=inside & own[None, :])
 
 
 @triton.jit
