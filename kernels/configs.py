@@ -73,11 +73,21 @@ _BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {
 }
 
 
+def _family(architecture: str) -> str:
+    """The architecture whose rows hold: all with the matrix unit of sm_100 must take its tiles."""
+    if not architecture.startswith("sm_"):
+        return architecture
+    number = int(architecture.removeprefix("sm_"))
+    if 100 <= number < 120:
+        return "sm_100"
+    return "sm_120" if number >= 120 else architecture
+
+
 def tile_for(op: str, frames: int, architecture: str) -> Tile:
     """Tile of an op for ``frames`` frames in all on an architecture such as ``sm_90``."""
     if architecture == "interpreter":
         return _INTERPRETER
-    rows = _BY_ARCHITECTURE.get(architecture, {}).get(op, _DEFAULT[op])
+    rows = _BY_ARCHITECTURE.get(_family(architecture), {}).get(op, _DEFAULT[op])
     return next(tile for most, tile in rows if frames <= most)
 
 
