@@ -259,7 +259,8 @@ def table(found: Sequence[Row]) -> str:
         name = row.kernel if row.kernel == row.case.op else f"{row.case.op}: {row.kernel}"
         lines.append(
             f"| {name} | {row.case.label} | {row.architecture} | {f.registers} | {f.spills} | "
-            f"{f.shared} | {_widths(f.loads)} | {_widths(f.stores)} | {f.fma} | {f.tensor_core} | {share} |"
+            f"{f.shared} | {_widths(f.loads)} | {_widths(f.stores)} | {f.fma} | "
+            f"{f.tensor_core} | {share} |"
         )
     return "\n".join(lines) + "\n"
 

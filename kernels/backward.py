@@ -165,7 +165,8 @@ def weights_kernel(
     z, grads, h_rows, v_rows, partial, length, tiles, all_tiles, slabs, chunks, partial_stride,
     z_sb, z_sd, z_st, g_strides,
     PLAN: tl.constexpr, g: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
-    PRESENT: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    PRESENT: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``h^T z`` and ``v^T g`` of one slab of frames and one chunk of channels."""
     C: tl.constexpr = get(PLAN, g, "columns")

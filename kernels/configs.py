@@ -16,8 +16,8 @@ class Tile:
     """Frames and channels a program works on at a time, and how it is compiled.
 
     ``channels`` are those of one step of a product over the channels, ``outputs`` those written at
-    a time by a product that makes them. ``registers``, where not 0, is what ptxas may take a thread:
-    left alone it sometimes spills two or three registers to fit one more program.
+    a time by a product that makes them. ``registers``, where not 0, is what ptxas may take a
+    thread: left alone it sometimes spills two or three registers to fit one more program.
     """
 
     frames: int
@@ -55,8 +55,8 @@ _DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
     "backward_weights": ((_ANY, Tile(32, 32, 4)),),
     "backward_cross": ((_ANY, Tile(32, 32, 4)),),
 }
-# On sm_100 a tile of 64 frames or more is one that its matrix unit takes, and Triton 3.7.1 then makes
-# a tf32 product of one that was asked for as ieee: tokens would be wrong. Tiles stay below.
+# On sm_100 a tile of 64 frames or more is one that its matrix unit takes, and Triton 3.7.1 then
+# makes a tf32 product of one that was asked for as ieee: tokens would be wrong. Tiles stay below.
 _BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {
     "sm_100": {
         "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4))),

@@ -47,7 +47,8 @@ def decode_block(
 def decode_kernel(
     tokens, weights, counts, out, length, tiles,
     tok_sb, tok_sk, tok_st, c_sb, c_sg, c_st, u_sb, u_sd, u_st,
-    PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, CODEBOOK: tl.constexpr, MASKED: tl.constexpr,
+    PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, CODEBOOK: tl.constexpr,
+    MASKED: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -96,8 +97,8 @@ def decode(
         out: tensor of the shape of the result to write to, any strides.
 
     Returns:
-        ``u [B, D, T]`` or ``[B, T, D]``. A frame that holds a value outside ``0..codebook-1`` is NaN: nothing is
-        checked on the host, which would synchronize.
+        ``u [B, D, T]`` or ``[B, T, D]``. A frame that holds a value outside ``0..codebook-1`` is NaN:
+        nothing is         checked on the host, which would synchronize.
     """
     plan = make_plan(config)
     launch.check_weights(weights, plan.floats)
@@ -127,7 +128,8 @@ def decode(
             decode_kernel, frames.programs,
             tokens, weights, counts if counts is not None else tokens, u, length, frames.tiles,
             *tokens.stride(), *counts_strides, *launch.strides(u),
-            PLAN=plan.constant(), K=kept, KP=plan.padded_stages, CODEBOOK=plan.codebook, MASKED=counts is not None,
+            PLAN=plan.constant(), K=kept, KP=plan.padded_stages, CODEBOOK=plan.codebook,
+            MASKED=counts is not None,
             BN=tile.frames, BD=tile.outputs, WIDE=launch.spans_wide(u), PRECISION="ieee",
             tile=tile,
         )  # fmt: skip

@@ -169,7 +169,8 @@ def forward(
     Returns:
         latents, ``len(rates) + 1`` of them, contiguous, in the shape and dtype of ``z``; tokens
         as ``encode`` makes them (of all stages, inactive ones too); ``saved`` for ``backward``:
-        float32 ``[units of 64 frames, K d, 64]``, no unit where not asked for.
+        float32, units of 64 frames one after another, ``[K d, 64]`` each; empty where not asked
+        for.
     """
     plan = make_plan(config)
     z = z.transpose(1, 2) if channels_last else z
@@ -181,7 +182,7 @@ def forward(
     outs = [launch.latent(z, z.dtype, z.shape, channels_last) for _ in steps]
     tokens = launch.tokens_for(plan, z)
     units = -(-batch * length // UNIT.value) if save else 0
-    saved = torch.empty(units, plan.rows, UNIT.value, dtype=torch.float32, device=z.device)
+    saved = torch.empty(units * plan.rows * UNIT.value, dtype=torch.float32, device=z.device)
     if tokens.numel():
         tile = tile or tile_for("forward", batch * length, launch.architecture(z.device))
         frames = launch.Frames(batch, length, tile.frames)
