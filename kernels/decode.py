@@ -97,8 +97,8 @@ def decode(
         out: tensor of the shape of the result to write to, any strides.
 
     Returns:
-        ``u [B, D, T]`` or ``[B, T, D]``. A frame that holds a value outside ``0..codebook-1`` is NaN:
-        nothing is         checked on the host, which would synchronize.
+        ``u [B, D, T]`` or ``[B, T, D]``. A frame that holds a value outside
+        ``0..codebook-1`` is NaN: nothing is checked on the host, which would synchronize.
     """
     plan = make_plan(config)
     launch.check_weights(weights, plan.floats)
