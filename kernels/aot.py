@@ -16,7 +16,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from affectcodec.config import BDRFSQConfig
 from affectcodec.kernels import launch, objects
 from affectcodec.kernels.backward import backward
 from affectcodec.kernels.bits import pack_bits, unpack_bits
+from affectcodec.kernels.configs import Tile
 from affectcodec.kernels.decode import decode
 from affectcodec.kernels.encode import encode
 from affectcodec.kernels.forward import forward
@@ -141,36 +145,55 @@ def compile_call(call: launch.Call, target: GPUTarget) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """One compiled kernel."""
+    """One compiled kernel: what it is for, its launch, and what the compiler made of it."""
 
     case: Case
     architecture: str
     kernel: str
-    call: launch.Call
+    tile: Tile
+    programs: int
     facts: objects.Facts
     seconds: float
+
+
+def compile_case(
+    task: tuple[str, Case], config: BDRFSQConfig | None = None, known: dict[str, Any] | None = None
+) -> list[Row]:
+    """Compiles and reads the kernels of one use on one architecture."""
+    architecture, case = task
+    config = config or BDRFSQConfig()
+    known = {} if known is None else known
+    found = []
+    for call in launches(case, architecture, config):
+        start = time.perf_counter()
+        compiled = compile_call(call, TARGETS[architecture])
+        if compiled.hash not in known:  # disassembling takes as long as compiling
+            known[compiled.hash] = objects.read(compiled, architecture)
+        name = call.kernel.fn.__name__.removesuffix("_kernel")
+        if "g" in call.constants:
+            name += f" {config.blocks[call.constants['g']].name}"
+        seconds = time.perf_counter() - start
+        facts = known[compiled.hash]
+        found.append(Row(case, architecture, name, call.tile, call.programs, facts, seconds))
+    return found
 
 
 def rows(
     architectures: Sequence[str] = tuple(TARGETS),
     keep: Callable[[Case], bool] = lambda case: True,
     config: BDRFSQConfig | None = None,
+    jobs: int = 1,
 ) -> Iterator[Row]:
-    """Compiles and reads; each kernel once, however many uses lead to the same code."""
-    config = config or BDRFSQConfig()
-    for architecture in architectures:
-        for case in cases():
-            if not keep(case):
-                continue
-            for call in launches(case, architecture, config):
-                start = time.perf_counter()
-                compiled = compile_call(call, TARGETS[architecture])
-                seconds = time.perf_counter() - start
-                name = call.kernel.fn.__name__.removesuffix("_kernel")
-                if "g" in call.constants:
-                    name += f" {config.blocks[call.constants['g']].name}"
-                facts = objects.read(compiled, architecture)
-                yield Row(case, architecture, name, call, facts, seconds)
+    """Compiles and reads in ``jobs`` processes; the order does not depend on them."""
+    tasks = [(name, case) for name in architectures for case in cases() if keep(case)]
+    if jobs == 1:
+        known: dict[str, Any] = {}
+        for task in tasks:
+            yield from compile_case(task, config, known)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(partial(compile_case, config=config), tasks):
+            yield from found
 
 
 def faults(row: Row) -> list[str]:
@@ -213,7 +236,7 @@ def floor(row: Row) -> float:
     writes = {"encode": 0, "decode": 1}.get(row.case.op, len(RATES) + 1)
     weights = sum(4 * block.columns * block.width for block in plan.blocks)
     products = reads + (writes > 0)
-    return size * plan.width * (reads + writes) + products * weights / row.call.tile.frames
+    return size * plan.width * (reads + writes) + products * weights / row.tile.frames
 
 
 def traffic(row: Row) -> float | None:
@@ -224,7 +247,7 @@ def traffic(row: Row) -> float | None:
     """
     if not _counted(row):
         return None
-    plan, tile = make_plan(describe(BDRFSQConfig())), row.call.tile
+    plan, tile = make_plan(describe(BDRFSQConfig())), row.tile
     steps = {
         "encode": (tile.channels,),
         "decode": (tile.outputs,),
@@ -282,13 +305,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m affectcodec.kernels.aot", description=__doc__)
     parser.add_argument("--arch", action="append", choices=tuple(TARGETS), help="default: all")
     parser.add_argument("--op", action="append", help="default: all")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; default: 1")
     parser.add_argument("--write", type=Path, help="Markdown file whose table is replaced")
     arguments = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         sys.exit("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
     architectures = tuple(arguments.arch or TARGETS)
-    found, bad = [], 0
-    for row in rows(architectures, lambda c: not arguments.op or c.op in arguments.op):
+    found, bad, start = [], 0, time.perf_counter()
+    wanted = rows(
+        architectures, lambda c: not arguments.op or c.op in arguments.op, jobs=arguments.jobs
+    )
+    for row in wanted:
         found.append(row)
         problems = faults(row)
         bad += bool(problems)
@@ -300,7 +327,7 @@ def main() -> None:
         )
     if arguments.write:
         write(arguments.write, table(found))
-    print(f"{len(found)} kernels, {bad} with faults")
+    print(f"{len(found)} kernels in {time.perf_counter() - start:.0f} s, {bad} with faults")
     sys.exit(1 if bad else 0)
 
 

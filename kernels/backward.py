@@ -34,6 +34,7 @@ from affectcodec.kernels.stages import (
     get,
     group_stages,
     join_groups,
+    load_active,
     masked_value,
     stages_on,
     step,
@@ -119,8 +120,7 @@ def rows_kernel(
     digit = digits_of(x, weights + get(PLAN, g, "threshold") + c, C, MOST)
     active = tl.full((BN,), K, tl.int32)
     if MASKED:
-        active = tl.load(counts + b * c_sb + g * c_sg + (t0 + n) * c_st, mask=valid, other=0)
-        active = active.to(tl.int32)
+        active = load_active(counts + b * c_sb + g * c_sg + (t0 + n) * c_st, valid, K)
     on = stages_on(active, c, K, DP, True) & valid[:, None]
     v = masked_value(
         x, entry_of(digit, weights + get(PLAN, g, "value") + c, C, MOST), on, c, DP, DIMS

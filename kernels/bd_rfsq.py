@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
+
+try:
+    import triton
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "triton is not installed; pip install 'affectcodec[triton]'"
+    ) from None
 
 from affectcodec.kernels import fold as folding
 from affectcodec.kernels.backward import backward
@@ -23,6 +29,7 @@ from affectcodec.kernels.forward import forward
 from affectcodec.ops.bd_rfsq.params import BlockParams
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
+DEVICES = ("cuda", "cpu") if INTERPRETED else ("cuda",)
 
 
 def fold(params: Sequence[Tensor], config: Sequence[int]) -> Tensor:
@@ -64,10 +71,9 @@ _LIBRARY = torch.library.Library("affectcodec", "IMPL")
 
 
 def _register() -> None:
-    keys = ("CUDA", "CPU") if INTERPRETED else ("CUDA",)
     for name, function in OPERATORS.items():
-        for key in keys:
-            _LIBRARY.impl(f"{name}_triton", function, key)
+        for device in DEVICES:
+            _LIBRARY.impl(f"{name}_triton", function, device.upper())
 
 
 _register()

@@ -14,7 +14,7 @@ from affectcodec.kernels import launch
 from affectcodec.kernels.configs import Tile, tile_for
 from affectcodec.kernels.forward import write_latents
 from affectcodec.kernels.plan import make_plan
-from affectcodec.kernels.stages import constant_row, get, masked_value, stages_on
+from affectcodec.kernels.stages import constant_row, get, load_active, masked_value, stages_on
 
 
 @triton.jit
@@ -34,7 +34,7 @@ def decode_block(
     v = tl.load(weights + get(PLAN, g, "value") + c[None, :] + digit * C)
     active = tl.full((BN,), K, tl.int32)
     if MASKED:
-        active = tl.load(count, mask=valid, other=0).to(tl.int32)
+        active = load_active(count, valid, K)
     v = masked_value(v, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
     v = tl.where(lost[:, None], float("nan"), v)
     write_latents(

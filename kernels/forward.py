@@ -20,6 +20,7 @@ from affectcodec.kernels.stages import (
     entry_of,
     get,
     group_stages,
+    load_active,
     masked_value,
     overhangs,
     project,
@@ -98,7 +99,7 @@ def forward_block(
     )  # fmt: skip
     active = bad
     if MASKED:
-        active = tl.load(count, mask=valid, other=0).to(tl.int32)
+        active = load_active(count, valid, K)
     x = recurrence(x, weights, active, PLAN, g, K, MASKED)
     codes, bad, digit = add_tokens(codes, bad, x, weights, PLAN, g, KP, BN)
     c = tl.arange(0, C)

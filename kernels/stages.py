@@ -51,6 +51,13 @@ def step(count: tl.constexpr, stride, WIDE: tl.constexpr):
 
 
 @triton.jit
+def load_active(count, valid, K: tl.constexpr):
+    """Active stages ``[BN]`` of each frame; a count below 0 is 0, one above ``K`` is ``K``."""
+    active = tl.load(count, mask=valid, other=0)
+    return tl.minimum(tl.maximum(active, 0), K).to(tl.int32)
+
+
+@triton.jit
 def split_stages(x, K: tl.constexpr, DP: tl.constexpr, BN: tl.constexpr):
     """``[BN, K * DP]`` -> tuple of ``K`` tensors ``[BN, DP]``; ``K`` a power of two."""
     if K == 1:

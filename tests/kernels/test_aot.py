@@ -21,11 +21,17 @@ def gate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1600)
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100", "sm_120", "gfx942"])
-def test_kernels_compile_without_spills_and_with_wide_accesses(architecture: str) -> None:
-    done = gate("--arch", architecture)
+def test_every_kernel_passes_the_gate() -> None:
+    done = gate("--jobs", str(min(2, os.cpu_count() or 1)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().endswith("0 with faults")
+
+
+def test_a_sample_of_kernels_passes_the_gate() -> None:
+    done = gate("--arch", "sm_90", "--arch", "gfx942", "--op", "encode")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().endswith("0 with faults")
+    assert "sm_90 encode: encode, fp32 [B, T, D]: " in done.stdout
 
 
 def test_the_table_is_put_between_the_markers(tmp_path: Path) -> None:
