@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+# Triton reads it when it is imported, which any test may bring about. What is to be compiled is
+# compiled in a process of its own.
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

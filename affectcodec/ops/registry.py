@@ -83,14 +83,12 @@ def _latent(like: Tensor, batch: Any, frames: Any, width: int, channels_last: bo
 # -- fakes --------------------------------------------------------------------------------------
 
 
-def _fold(params: list[Tensor], config: list[int]) -> Tensor:
-    # The size is the backend's affair. Only the kernels of the same backend read it, so any size
-    # does in a graph, as long as it is one that never meets a shape check.
-    return params[0].new_empty((folded_size(config),))
+def _no_fold(params: list[Tensor], config: list[int]) -> Tensor:
+    raise NotImplementedError("the size of folded weights is the backend's affair; see _define")
 
 
 def folded_size(config: Sequence[int]) -> int:
-    """Floats of folded weights; the layout itself stands in ``csrc/core/plan.h``."""
+    """Floats of weights folded by compiled C++; their layout stands in ``csrc/core/plan.h``."""
 
     def padded(count: int) -> int:
         return -(-count // 16) * 16
@@ -104,6 +102,12 @@ def folded_size(config: Sequence[int]) -> int:
         total += padded(rows * ld_rows) + padded((stages + 1) * ld_rows)
         total += 3 * padded(rows * most) + padded(ld_rows) + padded((stages + 1) * ld_width)
     return total
+
+
+def _triton_folded_size(config: Sequence[int]) -> int:
+    from affectcodec.kernels.plan import make_plan  # needs no triton
+
+    return make_plan(config).floats
 
 
 def _encode(z: Tensor, weights: Tensor, config: list[int], channels_last: bool) -> Tensor:
@@ -199,7 +203,7 @@ _WEIGHTS = "Tensor weights, int[] config"
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
-        Op("fold", "(Tensor[] params, int[] config) -> Tensor", _fold),
+        Op("fold", "(Tensor[] params, int[] config) -> Tensor", _no_fold),
         Op("encode", f"(Tensor z, {_WEIGHTS}, bool channels_last) -> Tensor", _encode),
         Op(
             "encode_out",
@@ -247,18 +251,30 @@ class Backend:
 
     Attributes:
         device: device type it computes on.
-        module: importing it registers the kernels.
+        module: importing it registers the kernels. Where it can do more than ``device``, as Triton
+            under its interpreter can, it says so in a tuple ``DEVICES``.
         dtypes: types of ``z`` that it takes.
+        folded_size: floats of its folded weights, for a description of a quantizer.
+        elsewhere: what to do to have it on another device; empty where nothing helps.
     """
 
     name: str
     device: str
     module: str
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
+    folded_size: Callable[[Sequence[int]], int] = folded_size
+    elsewhere: str = ""
 
     def why_missing(self) -> str:
         """Empty where the kernels are there, otherwise the reason."""
         return _native.load(self.module).reason
+
+    def devices(self) -> tuple[str, ...]:
+        """Device types that it computes on in this process."""
+        found: tuple[str, ...] = getattr(
+            _native.load(self.module).module, "DEVICES", (self.device,)
+        )
+        return found
 
 
 # Of several backends of a device the first one that is there is its default.
@@ -266,7 +282,13 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
         Backend("cpu", "cpu", "affectcodec._cpu"),
-        Backend("triton", "cuda", "affectcodec.kernels.bd_rfsq"),
+        Backend(
+            "triton",
+            "cuda",
+            "affectcodec.kernels.bd_rfsq",
+            folded_size=_triton_folded_size,
+            elsewhere="start the process with TRITON_INTERPRET=1 to interpret it on cpu tensors",
+        ),
         Backend("cuda", "cuda", "affectcodec._cuda"),
     )
 }
@@ -276,12 +298,20 @@ NAMES = (REFERENCE, *BACKENDS)
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
+def _fake_fold(size: Callable[[Sequence[int]], int]) -> Callable[..., Tensor]:
+    def fold(params: list[Tensor], config: list[int]) -> Tensor:
+        return params[0].new_empty((size(config),))
+
+    return fold
+
+
 def _define() -> None:
     for op in OPS.values():
-        for backend in BACKENDS:
-            name = f"{op.name}_{backend}"
+        for row in BACKENDS.values():
+            name = f"{op.name}_{row.name}"
+            fake = _fake_fold(row.folded_size) if op.name == "fold" else op.fake
             _LIBRARY.define(name + op.schema, tags=(torch.Tag.pt2_compliant_tag,))
-            torch.library.register_fake(f"{NAMESPACE}::{name}", op.fake, lib=_LIBRARY)
+            torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
 
 
 _define()
@@ -373,8 +403,9 @@ def choose(
         return REFERENCE
     row = BACKENDS[_checked(asked, "backend")]
     reason = _CPU_MISSING if row.name == "cpu" else row.why_missing()
-    if not reason and row.device != device:
+    if not reason and device != row.device and device not in row.devices():
         reason = f"it computes on {row.device} tensors, got a tensor on {device}"
+        reason += row.elsewhere and f"; {row.elsewhere}"
     if not reason and dtype is not None and dtype not in row.dtypes:
         names = ", ".join(str(t).removeprefix("torch.") for t in row.dtypes)
         reason = f"it takes {names}, got {str(dtype).removeprefix('torch.')}"

@@ -17,6 +17,10 @@ needs_cpu_kernels = pytest.mark.skipif(
     bool(BACKENDS["cpu"].why_missing()), reason=BACKENDS["cpu"].why_missing() or "kernels are there"
 )
 
+needs_triton = pytest.mark.skipif(
+    bool(BACKENDS["triton"].why_missing()), reason=BACKENDS["triton"].why_missing() or "it is there"
+)
+
 DEFAULT = BDRFSQConfig()
 CONFIGS = {
     "default": DEFAULT,

@@ -15,7 +15,14 @@ from affectcodec.nn import BDRFSQ
 from affectcodec.ops import use_backend
 from affectcodec.ops.bd_rfsq.folding import describe, fold
 from affectcodec.ops.registry import OPS
-from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, no_saved_graphs, quantizer
+from tests.ops.quantizers import (
+    CONFIGS,
+    latent,
+    needs_cpu_kernels,
+    needs_triton,
+    no_saved_graphs,
+    quantizer,
+)
 
 pytestmark = needs_cpu_kernels
 CONFIG = CONFIGS["odd"]
@@ -181,12 +188,13 @@ def test_opcheck(name: str, view: str) -> None:
         )
 
 
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("triton", marks=needs_triton)])
 @pytest.mark.parametrize("name", [*CONFIGS])
-def test_the_fake_knows_the_size_of_folded_weights(name: str) -> None:
+def test_the_fake_knows_the_size_of_folded_weights(name: str, backend: str) -> None:
     q = quantizer(CONFIGS[name])
     config = describe(q.config)
-    real = fold([p.detach() for p in q.parameters()], config, "cpu")
-    fake = fold([p.detach().to("meta") for p in q.parameters()], config, "cpu")
+    real = fold([p.detach() for p in q.parameters()], config, backend)
+    fake = fold([p.detach().to("meta") for p in q.parameters()], config, backend)
     assert real.shape == fake.shape
 
 

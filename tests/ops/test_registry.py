@@ -15,7 +15,7 @@ import torch
 from affectcodec.nn import BDRFSQ
 from affectcodec.ops import use_backend
 from affectcodec.ops.registry import BACKENDS, OPS, asked_backend, choose
-from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, quantizer
+from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, needs_triton, quantizer
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = CONFIGS["odd"]
@@ -100,6 +100,18 @@ def test_environment_names_the_backend() -> None:
     )
     refused = run(code, AFFECTCODEC_BACKEND="cuda")
     assert "encode: backend 'cuda' was asked for and cannot serve" in refused.stderr
+
+
+@needs_triton
+@pytest.mark.parametrize("interpreted", [True, False])
+def test_triton_serves_cpu_tensors_under_the_interpreter_alone(interpreted: bool) -> None:
+    code = "from affectcodec.ops.registry import choose\nprint(choose('encode', 'cpu'))"
+    done = run(code, AFFECTCODEC_BACKEND="triton", TRITON_INTERPRET=str(int(interpreted)))
+    if interpreted:
+        assert done.stdout.strip() == "triton", done.stderr
+    else:
+        assert "computes on cuda tensors, got a tensor on cpu; start" in done.stderr
+        assert "with TRITON_INTERPRET=1" in done.stderr
 
 
 @needs_cpu_kernels
