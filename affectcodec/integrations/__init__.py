@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AffectCodec in the form that other libraries expect; each module needs the library it is for."""
