@@ -16,9 +16,11 @@ from affectcodec.audio import resample
 from affectcodec.config import CodecConfig, StageSpec
 from affectcodec.nn.bdrfsq import BDRFSQ, Stages
 from affectcodec.nn.causal import StreamState, assign_state_keys
+from affectcodec.nn.dac import SnakeDecoder, SnakeEncoder
 from affectcodec.nn.decoder import DecoderOutput, StreamDecoder
 from affectcodec.nn.encoder import StreamEncoder
 from affectcodec.ops import fsq
+from affectcodec.snake_config import SnakeNetworkConfig
 from affectcodec.tokens import Tokens
 
 CHUNK_FRAMES = 1024  # 20 s: bounds the memory of offline coding whatever the clip length
@@ -73,9 +75,10 @@ class AffectCodec(nn.Module):
         if not isinstance(config, CodecConfig):
             raise TypeError(f"config must be a CodecConfig, got {type(config).__name__}")
         self.config = config
-        self.encoder = StreamEncoder(config)
+        snake = isinstance(config.network, SnakeNetworkConfig)
+        self.encoder = SnakeEncoder(config) if snake else StreamEncoder(config)
         self.quantizer = BDRFSQ(config.quantizer)
-        self.decoder = StreamDecoder(config)
+        self.decoder = SnakeDecoder(config) if snake else StreamDecoder(config)
         assign_state_keys(self)
 
     # -- identity -------------------------------------------------------------------------------

@@ -15,34 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from affectcodec.config_checks import canonical
+from affectcodec.config_checks import check_keys as check_keys
+from affectcodec.config_checks import check_positive as _check_positive
+from affectcodec.snake_config import SnakeNetworkConfig
+
 StageSpec = int | Mapping[str, int] | None
 
 PITCH_BINS = 128  # bins of the pitch window's spectrum that the emotion encoder reads
-
-
-def _check_positive(owner: str, name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")
-
-
-def check_keys(cls: type, data: Any, needed: tuple[str, ...] = ()) -> None:
-    """Refuse a dictionary with keys that ``cls`` does not have, or without one of ``needed``.
-
-    Raises:
-        ValueError: naming the keys, or what came instead of a mapping.
-    """
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{cls.__name__}: wanted a mapping, got {type(data).__name__}")
-    missing = [name for name in needed if name not in data]
-    if missing:
-        raise ValueError(f"{cls.__name__}: missing keys {missing}; there are {sorted(data)}")
-    known = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(
-            f"{cls.__name__}: unknown keys {unknown}; known keys are {sorted(known)}. "
-            "The file may come from a newer release of affectcodec."
-        )
 
 
 @dataclass(frozen=True)
@@ -292,7 +272,8 @@ class CodecConfig:
         sample_rate: in Hz.
         hop_length: samples a frame; ``sample_rate / hop_length`` frames a second.
         quantizer: the BD-RFSQ.
-        network: widths and windows of the networks.
+        network: the networks, and with them the kind of codec: ``StreamNetworkConfig`` (harmonic
+            source) or ``SnakeNetworkConfig`` (the published kind).
         name: name of the preset it started from; informational.
     """
 
@@ -303,13 +284,18 @@ class CodecConfig:
             blocks=(Block("emotion", 64, (2, 2, 2)), Block("acoustic", 192, (4,) * 6))
         )
     )
-    network: StreamNetworkConfig = field(default_factory=StreamNetworkConfig)
+    network: StreamNetworkConfig | SnakeNetworkConfig = field(default_factory=StreamNetworkConfig)
     name: str = "stream"
 
     def __post_init__(self) -> None:
         _check_positive("CodecConfig", "sample_rate", self.sample_rate)
         _check_positive("CodecConfig", "hop_length", self.hop_length)
         net = self.network
+        if isinstance(net, SnakeNetworkConfig) and math.prod(net.strides) != self.hop_length:
+            raise ValueError(
+                f"CodecConfig: the strides {net.strides} make a hop of {math.prod(net.strides)} "
+                f"samples, hop_length says {self.hop_length}"
+            )
         if self.hop_length % net.analysis_hop:
             raise ValueError(
                 f"CodecConfig: analysis_hop must divide hop_length, got {net.analysis_hop} and "
@@ -348,8 +334,12 @@ class CodecConfig:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that name this configuration (BLAKE2b of its canonical JSON)."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """16 hexadecimal digits that name this configuration (BLAKE2b of its canonical JSON).
+
+        Fields that came later (``config_checks.later``) count only where they leave their default,
+        so that a release which adds one keeps the names of all codecs that do not use it.
+        """
+        text = json.dumps(canonical(self), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def num_frames(self, num_samples: int) -> int:
@@ -385,13 +375,26 @@ class CodecConfig:
         values = dict(data)
         values["quantizer"] = BDRFSQConfig.from_dict(values["quantizer"])
         network = values["network"]
-        check_keys(StreamNetworkConfig, network)
-        values["network"] = StreamNetworkConfig(**network)
+        snake = isinstance(network, Mapping) and network.get("kind") == SnakeNetworkConfig.KIND
+        kind: type[StreamNetworkConfig] | type[SnakeNetworkConfig]
+        kind = SnakeNetworkConfig if snake else StreamNetworkConfig
+        check_keys(kind, network)
+        values["network"] = kind(**network)
         return cls(**values)
 
     @classmethod
     def preset(cls, name: str = "stream") -> CodecConfig:
-        """A named preset: ``"stream"`` (causal, 16 kHz, runs and trains on a CPU)."""
-        if name == "stream":
-            return cls()
-        raise ValueError(f"preset: unknown name {name!r}; available presets are ['stream']")
+        """A named preset.
+
+        Args:
+            name: ``"stream"`` (6.5 million parameters, runs and trains on a CPU),
+                ``"stream-large"`` (20 million, the same kind) or ``"paper"`` (132 million, the
+                published kind: Snake convolutions and a wide emotion adapter).
+        """
+        from affectcodec.presets import PRESETS
+
+        if name not in PRESETS:
+            raise ValueError(
+                f"preset: unknown name {name!r}; available presets are {sorted(PRESETS)}"
+            )
+        return PRESETS[name]()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from affectcodec.codec import AffectCodec
 from affectcodec.config import BDRFSQConfig, Block, CodecConfig, StreamNetworkConfig
+from affectcodec.snake_config import SnakeNetworkConfig
 
 HOP = 320
 
@@ -32,6 +33,17 @@ def tiny_config(num_stages: int = 4) -> CodecConfig:
             expansion=2,
         ),
         name="tiny",
+    )
+
+
+def tiny_snake_config(num_stages: int = 4) -> CodecConfig:
+    """The shape of the `paper` preset with few channels."""
+    return CodecConfig(
+        quantizer=tiny_config(num_stages).quantizer,
+        network=SnakeNetworkConfig(
+            encoder_width=4, decoder_width=32, emotion_width=16, emotion_blocks=1, expansion=2
+        ),
+        name="tiny-snake",
     )
 
 

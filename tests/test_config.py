@@ -116,7 +116,10 @@ def small_network(**changes) -> StreamNetworkConfig:
             "at least 256 samples",
         ),
         (lambda: CodecConfig(quantizer=BDRFSQConfig((Block("a", 4, (2,)),))), "got ['a']"),
-        (lambda: CodecConfig.preset("huge"), "'huge'; available presets are ['stream']"),
+        (
+            lambda: CodecConfig.preset("huge"),
+            "'huge'; available presets are ['paper', ",
+        ),
     ],
 )
 def test_bad_configurations_are_named(make, words: str) -> None:

@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from affectcodec.config import CodecConfig
+from affectcodec.config import CodecConfig, StreamNetworkConfig
 from affectcodec.nn.causal import CausalConvNeXt, LeakyAttentionPool, StreamState
 from affectcodec.nn.prosody import Prosody, ProsodyHead
 from affectcodec.nn.source import HarmonicNoiseSource
 from affectcodec.nn.spectral import BufferAnalysis, OverlapAddSynthesis
 
-_PROSODY_WIDTH = 96
-_CONDITION_WIDTH = 64
+PROSODY_WIDTH = 96
+CONDITION_WIDTH = 64
 
 
-def _scale_gradient(x: Tensor, share: float) -> Tensor:
+def scale_gradient(x: Tensor, share: float) -> Tensor:
     """``x`` itself, with its gradient multiplied by ``share``."""
     return x if share == 1.0 else x.detach() + share * (x - x.detach())
 
@@ -37,7 +37,7 @@ class GranularConditioning(nn.Module):
         super().__init__()
         self.segment = LeakyAttentionPool(channels, segment_s * frame_rate)
         self.utterance = LeakyAttentionPool(channels, utterance_s * frame_rate)
-        self.mix = nn.Linear(3 * channels, _CONDITION_WIDTH)
+        self.mix = nn.Linear(3 * channels, CONDITION_WIDTH)
 
     def forward(self, hidden: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T, C] -> [B, T, condition]``."""
@@ -56,22 +56,24 @@ class StreamDecoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         net = config.network
+        if not isinstance(net, StreamNetworkConfig):
+            raise TypeError(f"config.network must be a StreamNetworkConfig, got {net!r}")
         self.hop_length = config.hop_length
         self.blocks = config.quantizer.block_slices()
         widths = {block.name: block.width for block in config.quantizer.blocks}
         self.prosody = ProsodyHead(
-            widths["emotion"], _PROSODY_WIDTH, 3, net.kernel_size, net.f0_min, net.f0_max
+            widths["emotion"], PROSODY_WIDTH, 3, net.kernel_size, net.f0_min, net.f0_max
         )
         self.conditioning = GranularConditioning(
-            _PROSODY_WIDTH, config.frame_rate, net.segment_seconds, net.utterance_seconds
+            PROSODY_WIDTH, config.frame_rate, net.segment_seconds, net.utterance_seconds
         )
         self.backbone = CausalConvNeXt(
-            config.quantizer.width + _PROSODY_WIDTH,
+            config.quantizer.width + PROSODY_WIDTH,
             net.decoder_width,
             net.decoder_blocks,
             net.kernel_size,
             net.expansion,
-            _CONDITION_WIDTH,
+            CONDITION_WIDTH,
         )
         self.source = HarmonicNoiseSource(config.sample_rate, config.hop_length)
         self.analysis = BufferAnalysis(config.hop_length, net.analysis_window, net.analysis_hop)
@@ -106,10 +108,10 @@ class StreamDecoder(nn.Module):
                 below 1 its few bits are left to what supervises it, prosody and affect.
         """
         prosody = self.prosody(latent[..., self.blocks["emotion"]], state)
-        carried = _scale_gradient(prosody.hidden, emotion_gradient)
+        carried = scale_gradient(prosody.hidden, emotion_gradient)
         condition = self.conditioning(carried, state)
         parts = [
-            _scale_gradient(latent[..., span], emotion_gradient)
+            scale_gradient(latent[..., span], emotion_gradient)
             if name == "emotion"
             else latent[..., span]
             for name, span in self.blocks.items()

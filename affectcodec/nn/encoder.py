@@ -7,11 +7,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affectcodec.config import CodecConfig
+from affectcodec.config import CodecConfig, StreamNetworkConfig
 from affectcodec.nn.causal import CausalConvNeXt, StreamState
 from affectcodec.nn.spectral import PitchFeatures, ShortTimeAnalysis, log_magnitude
 
-_POOLED_BINS = 10  # short-window bins averaged into one band for the emotion encoder
+POOLED_BINS = 10  # short-window bins averaged into one band for the emotion encoder
+
+
+def level_and_shape(log: Tensor) -> tuple[Tensor, Tensor]:
+    """Log spectra ``[B, W, bins]`` as what is left without their level, and the level, scaled."""
+    level = log.mean(-1, keepdim=True)
+    return 0.5 * (log - level), 0.3 * (level + 4)
+
+
+def emotion_bands(shape: Tensor, level: Tensor, per_frame: int) -> Tensor:
+    """Bands and level of the windows of each frame, ``[B, W, .] -> [B, W / per_frame, .]``."""
+    batch, windows, bins = shape.shape
+    bands = shape[..., : bins // POOLED_BINS * POOLED_BINS]
+    bands = bands.reshape(batch, windows, -1, POOLED_BINS).mean(-1)
+    return torch.cat([bands, level], -1).reshape(batch, windows // per_frame, -1)
 
 
 class StreamEncoder(nn.Module):
@@ -25,6 +39,8 @@ class StreamEncoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         net = config.network
+        if not isinstance(net, StreamNetworkConfig):
+            raise TypeError(f"config.network must be a StreamNetworkConfig, got {net!r}")
         self.analysis = ShortTimeAnalysis(config.hop_length, net.analysis_window, net.analysis_hop)
         self.pitch = PitchFeatures(
             config.hop_length, config.sample_rate, net.pitch_window, net.f0_min, net.f0_max
@@ -37,7 +53,7 @@ class StreamEncoder(nn.Module):
             net.kernel_size,
             net.expansion,
         )
-        pooled = per_frame * (bins // _POOLED_BINS + 1)
+        pooled = per_frame * (bins // POOLED_BINS + 1)
         self.emotion = CausalConvNeXt(
             pooled + self.pitch.channels,
             net.emotion_width,
@@ -54,17 +70,12 @@ class StreamEncoder(nn.Module):
 
     def features(self, wav: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
         """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters."""
-        log = log_magnitude(self.analysis(wav, state))  # [B, T * per_frame, bins]
-        level = log.mean(-1, keepdim=True)
-        shape = 0.5 * (log - level)
-        scaled = 0.3 * (level + 4)
-        batch, windows, bins = log.shape
-        frames = windows // self.analysis.per_frame
-        acoustic = torch.cat([shape, scaled], -1).reshape(batch, frames, -1)
-        bands = shape[..., : bins // _POOLED_BINS * _POOLED_BINS]
-        bands = bands.reshape(batch, windows, -1, _POOLED_BINS).mean(-1)
-        pooled = torch.cat([bands, scaled], -1).reshape(batch, frames, -1)
-        return acoustic, torch.cat([pooled, self.pitch(wav, state)], -1)
+        shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
+        per_frame = self.analysis.per_frame
+        frames = shape.shape[1] // per_frame
+        acoustic = torch.cat([shape, level], -1).reshape(len(wav), frames, -1)
+        bands = emotion_bands(shape, level, per_frame)
+        return acoustic, torch.cat([bands, self.pitch(wav, state)], -1)
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T, D]``."""

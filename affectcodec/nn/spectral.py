@@ -167,7 +167,7 @@ class PitchFeatures(nn.Module):
         self.hop_length, self.window = hop_length, window
         self.history = History(window - hop_length)
         self.dft = WindowedDFT(window)
-        self.lags = torch.arange(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2).tolist()
+        self.lags = list(range(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2))
         lags = torch.tensor([0, *self.lags], dtype=torch.float64)
         k = torch.arange(window // 2 + 1, dtype=torch.float64)
         weight = torch.full_like(k, 2.0)
