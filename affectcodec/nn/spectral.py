@@ -42,6 +42,26 @@ def inverse_dft_basis(size: int) -> Tensor:
     return basis.float()
 
 
+class WindowedDFT(nn.Module):
+    """Hann-windowed real DFT ``[..., size] -> [..., 2 * bins]`` in float64, then rounded once.
+
+    Logarithms follow. In float32 the error of a loud bin is all there is in a quiet one beside it,
+    and the latent moved by 2e-4 with the order of summation; in float64 by 7e-6. A fast transform
+    in float64 takes a quarter of the time of a product in float32.
+    """
+
+    window: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        window = torch.hann_window(size, dtype=torch.float64)
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(frames.double() * self.window.double())
+        return torch.cat([spectrum.real, spectrum.imag], -1)
+
+
 class ShortTimeAnalysis(nn.Module):
     """Complex spectra of the windows that belong to each frame.
 
@@ -49,22 +69,20 @@ class ShortTimeAnalysis(nn.Module):
     ``hop`` samples after it; none reaches beyond ``(t + 1) * hop_length``.
     """
 
-    basis: Tensor
-
     def __init__(self, hop_length: int, window: int, hop: int) -> None:
         super().__init__()
         self.hop_length, self.window, self.hop = hop_length, window, hop
         self.bins = window // 2 + 1
         self.per_frame = hop_length // hop
         self.history = History(hop_length)
-        self.register_buffer("basis", dft_basis(window), persistent=False)
+        self.dft = WindowedDFT(window)
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary)."""
         num = wav.shape[1] // self.hop
         x = self.history(wav, state)
         frames = x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop)
-        return torch.matmul(frames, self.basis)
+        return self.dft(frames).to(wav.dtype)
 
 
 class BufferAnalysis(nn.Module):
@@ -140,7 +158,6 @@ class PitchFeatures(nn.Module):
     """
 
     LOW_BINS = PITCH_BINS
-    basis: Tensor
     correlation: Tensor
 
     def __init__(
@@ -149,7 +166,7 @@ class PitchFeatures(nn.Module):
         super().__init__()
         self.hop_length, self.window = hop_length, window
         self.history = History(window - hop_length)
-        self.register_buffer("basis", dft_basis(window), persistent=False)
+        self.dft = WindowedDFT(window)
         self.lags = torch.arange(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2).tolist()
         lags = torch.tensor([0, *self.lags], dtype=torch.float64)
         k = torch.arange(window // 2 + 1, dtype=torch.float64)
@@ -159,17 +176,18 @@ class PitchFeatures(nn.Module):
         hann = torch.hann_window(window, dtype=torch.float64)
         taper = torch.fft.irfft(torch.fft.rfft(hann, 2 * window).abs().square())[lags.long()]
         correlation = correlation / (taper / taper[0])  # undo the decay that the window causes
-        self.register_buffer("correlation", correlation.float(), persistent=False)
+        self.register_buffer("correlation", correlation, persistent=False)
         self.channels = len(self.lags) + self.LOW_BINS + 1
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T, channels]``."""
         x = self.history(wav, state)
-        spectrum = torch.matmul(x.unfold(1, self.window, self.hop_length), self.basis)
+        spectrum = self.dft(x.unfold(1, self.window, self.hop_length))
         real, imag = spectrum.chunk(2, -1)
         power = real.square() + imag.square() + POWER_FLOOR
-        raw = torch.matmul(power, self.correlation)
+        raw = torch.matmul(power, self.correlation.to(power.dtype))
         autocorrelation = raw[..., 1:] / raw[..., :1]
         log = 0.5 * torch.log(power[..., : self.LOW_BINS])
         level = 0.5 * torch.log(power.mean(-1, keepdim=True))
-        return torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)
+        features = torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)
+        return features.to(wav.dtype)
