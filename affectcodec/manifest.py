@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of clips: CSV, or JSON lines, with the columns path, dataset, speaker, split.
 
-The columns emotion, sha256, arousal and valence are used where present; training can do without
-dataset and speaker, too. Paths are relative to the folder of the list.
+The columns emotion, sha256, gender, language, transcript, arousal and valence are used where
+present; training can do without dataset and speaker, too. Paths are relative to the folder of the
+list.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Clip:
     speaker: str
     emotion: str = ""
     sha256: str = ""
+    gender: str = ""
+    language: str = ""
+    transcript: str = ""
+    split: str = ""
     arousal: float | None = None
     valence: float | None = None
 
@@ -79,6 +84,10 @@ def read_manifest(
             speaker=_text(row, "speaker"),
             emotion=_text(row, "emotion"),
             sha256=_text(row, "sha256"),
+            gender=_text(row, "gender"),
+            language=_text(row, "language"),
+            transcript=_text(row, "transcript"),
+            split=_text(row, "split"),
             arousal=_number(row, "arousal"),
             valence=_number(row, "valence"),
         )
