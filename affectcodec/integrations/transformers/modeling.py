@@ -57,8 +57,7 @@ class AffectCodecModel(PreTrainedAudioTokenizerBase):
     main_input_name = "input_values"
     input_modalities = "audio"
     # Tokens are made in float32: rounded weights would be another codec with other tokens.
-    _keep_in_fp32_modules_strict = ("codec",)
-    _no_split_modules = ()
+    _keep_in_fp32_modules_strict = ["codec"]  # noqa: RUF012
 
     def __init__(self, config: AffectCodecConfig) -> None:
         super().__init__(config)
@@ -99,7 +98,9 @@ class AffectCodecModel(PreTrainedAudioTokenizerBase):
                 loaded[name].copy_(parameter)
         module.quantizer.refold()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike, **kwargs: Any
+    ) -> None:
         """As the library's own; the fingerprint of the present weights goes with them."""
         self.config.fingerprint = self.codec.fingerprint
         super().save_pretrained(save_directory, **kwargs)
