@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``affectcodec encode | decode | info | train | evaluate``.
+"""The command line: ``affectcodec encode | decode | info | tokenize | train | evaluate``.
 
 One file a command. To add one, write its file and add it below. torch is imported inside the
 commands that compute, so that ``--help`` and ``info`` answer at once.
@@ -15,6 +15,7 @@ from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
 from affectcodec.cli.evaluate import evaluate
 from affectcodec.cli.info import info
+from affectcodec.cli.tokenize import tokenize
 from affectcodec.cli.train import train
 
 __all__ = ["main"]
@@ -33,6 +34,7 @@ def main() -> None:
       affectcodec encode speech.wav                    makes speech.afc, 6 kbit/s
       affectcodec encode --kbps 1.5 talks/ -o coded/   a whole folder
       affectcodec decode speech.afc -o again.wav
+      affectcodec tokenize corpus/ tokens/             tokens for a language model
       affectcodec info speech.afc
       affectcodec info                                 what is installed and why the rest is off
 
@@ -49,5 +51,5 @@ def main() -> None:
     """
 
 
-for _command in (encode, decode, info, train, evaluate):
+for _command in (encode, decode, info, tokenize, train, evaluate):
     main.add_command(_command)

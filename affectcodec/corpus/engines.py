@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who works on the parts: processes of this machine, or the actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+from affectcodec.codec import AffectCodec
+from affectcodec.corpus.parts import PartSummary, summarize
+from affectcodec.corpus.plan import Plan, Settings
+from affectcodec.corpus.sources import Part
+from affectcodec.corpus.work import do_part
+
+
+class EngineError(RuntimeError):
+    """Workers that died or cannot be had, with the way out."""
+
+
+def _pending(plan: Plan, missing: list[int]) -> Iterator[tuple[int, Part]]:
+    wanted = set(missing)
+    return ((number, part) for number, part in plan.parts() if number in wanted)
+
+
+def _load(settings: Settings, device: str) -> AffectCodec:
+    codec = AffectCodec.from_pretrained(settings.weights).to(device)
+    if codec.fingerprint != settings.fingerprint:
+        raise EngineError(
+            f"weights: this worker has the codec {codec.fingerprint}, the run was planned with "
+            f"{settings.fingerprint}; install the same weights everywhere"
+        )
+    return codec
+
+
+# -- one machine --------------------------------------------------------------------------------
+
+_worker: dict[str, Any] = {}  # what a worker process keeps between parts
+
+
+def run_local(
+    plan: Plan, missing: list[int], *, jobs: int, threads: int, device: str = "cpu"
+) -> Iterator[PartSummary]:
+    """Work on the missing parts in processes of this machine; yields each as it is done.
+
+    Raises:
+        EngineError: if a worker dies, for example for want of memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    arguments = (str(plan.folder), plan.settings, threads, device)
+    with ProcessPoolExecutor(jobs, context, _start, arguments) as pool:
+        queue = _pending(plan, missing)
+        running: set[Future[PartSummary]] = set()
+        try:
+            while True:
+                # Few parts wait at a time, so that a plan of millions stays on disk.
+                while len(running) < 2 * jobs and (item := next(queue, None)) is not None:
+                    running.add(pool.submit(_do, *item))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool:
+            raise EngineError(
+                "a worker process died, often for want of memory: run again with fewer --jobs; "
+                "the parts that are written stay"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(folder: str, settings: Settings, threads: int, device: str) -> None:
+    import torch
+
+    # Ctrl-C is for the parent, which lets every worker finish its part.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _die_with_parent()
+    _worker.update(folder=Path(folder), settings=settings, codec=_load(settings, device))
+
+
+def _die_with_parent() -> None:
+    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do(number: int, part: Part) -> PartSummary:
+    do_part(_worker["folder"], number, part, _worker["settings"], _worker["codec"])
+    return summarize(_worker["folder"], number, _worker["settings"].format)
+
+
+# -- Ray ----------------------------------------------------------------------------------------
+
+
+class RayWorker:
+    """An actor of ``ray.data`` that works on parts."""
+
+    def __init__(self, folder: str, settings: Settings, threads: int, device: str) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.folder, self.settings = Path(folder), settings
+        self.codec = _load(settings, device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import json
+
+        numbers, parts = batch["number"], batch["part"]
+        for number, part in zip(numbers, parts, strict=True):
+            do_part(self.folder, int(number), json.loads(part), self.settings, self.codec)
+        return {"number": numbers}
+
+
+def run_ray(
+    plan: Plan,
+    missing: list[int],
+    *,
+    address: str | None,
+    workers: tuple[int, int],
+    threads: int,
+    device: str = "cpu",
+) -> Iterator[PartSummary]:
+    """Work on the missing parts with a pool of Ray actors; yields each as it is done.
+
+    Restarts, back-pressure and growth of the pool are Ray's. Source and target folder must be
+    visible at the same path on every node.
+
+    Args:
+        address: of a cluster (``auto``, ``HOST:6379`` or ``ray://HOST:10001``); None starts one on
+            this machine.
+        workers: smallest and largest number of actors.
+        device: ``"cuda"`` gives each actor a GPU.
+
+    Raises:
+        EngineError: without Ray, or if no cluster answers.
+    """
+    try:
+        import json
+
+        import ray
+    except ImportError:
+        raise EngineError(
+            "engine: 'ray' needs the package ray: pip install 'affectcodec[ray]'"
+        ) from None
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise EngineError(f"ray: no cluster at {address!r}: {error}") from None
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        items = [
+            {"number": number, "part": json.dumps(part)} for number, part in _pending(plan, missing)
+        ]
+        # A block a part, so that a lost node costs no more than the parts it was working on.
+        data = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            RayWorker,
+            fn_constructor_args=(str(plan.folder.resolve()), plan.settings, threads, device),
+            batch_size=1,
+            concurrency=workers,
+            num_cpus=threads,
+            num_gpus=1 if device == "cuda" else 0,
+        )
+        for row in data.iter_rows():
+            yield summarize(plan.folder, int(row["number"]), plan.settings.format)
+    finally:
+        if own:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
