@@ -14,7 +14,6 @@ from affectcodec.nn.spectral import (
     OverlapAddSynthesis,
     PitchFeatures,
     ShortTimeAnalysis,
-    WindowedDFT,
     dft_basis,
     inverse_dft_basis,
     log_magnitude,
