@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of crops. Every random choice is a function of (seed, step): resuming needs no state."""
+"""Batches of crops. Every random choice is a function of (seed, step, crop).
+
+Resuming therefore needs no state, and it does not matter how many processes share a batch: rank
+``r`` of ``n`` makes crops ``r * B / n`` to ``(r + 1) * B / n`` of the batch that a single process
+would make. Streams of tar shards are the exception, see ``data_shards``.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from affectcodec.training import augment
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
+
+_BABBLE_SHARE, _VOICES = 0.3, 4  # of noise without a corpus of its own
 
 
 class Batch(NamedTuple):
@@ -29,6 +38,56 @@ class Batch(NamedTuple):
     use_true_f0: Tensor
     noise_start: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch elsewhere; itself if it is there already."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def rows(self, first: int, last: int) -> Batch:
+        """Crops ``first`` to ``last``."""
+        return Batch(*(tensor[first:last] for tensor in self))
+
+
+class Piece(NamedTuple):
+    """A clip to crop: int16 samples, targets ``[T, 3]``, active span in frames, level, label."""
+
+    pcm: np.ndarray
+    prosody: np.ndarray
+    active_start: int
+    active_end: int
+    active_rms: float
+    emotion: int
+
+
+class Pool(Protocol):
+    """Clips of one corpus that crops are drawn from."""
+
+    def draw(self, rng: np.random.Generator) -> Piece:
+        """One clip."""
+
+
+class CachedPool:
+    """Clips of a cache by their active length, so that a long clip is drawn more often."""
+
+    def __init__(self, cache: ClipCache, indices: Sequence[int]) -> None:
+        self.cache, self.indices = cache, list(indices)
+        lengths = [cache.clips[i].active_end - cache.clips[i].active_start for i in self.indices]
+        self.frames = sum(lengths)
+        self.cumulative = np.cumsum(np.asarray(lengths) / max(1, self.frames))
+
+    def draw(self, rng: np.random.Generator) -> Piece:
+        at = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.indices) - 1)
+        clip = self.cache.clips[self.indices[at]]
+        samples = slice(clip.sample_offset, clip.sample_offset + clip.num_samples)
+        frames = slice(clip.frame_offset, clip.frame_offset + clip.num_frames)
+        return Piece(
+            self.cache.pcm[samples],
+            self.cache.prosody[frames],
+            clip.active_start,
+            clip.active_end,
+            clip.active_rms,
+            clip.emotion,
+        )
+
 
 def frame_log_energy(wav: Tensor, hop: int) -> Tensor:
     """Natural log RMS of the two hops around a frame's centre, ``[B, N] -> [B, N / hop + 1]``."""
@@ -38,75 +97,161 @@ def frame_log_energy(wav: Tensor, hop: int) -> Tensor:
 
 
 class BatchSource:
-    """Draws crops of active speech from a cache."""
+    """Draws crops of active speech.
 
-    def __init__(self, cache: ClipCache, config: TrainConfig) -> None:
-        self.cache, self.config = cache, config
-        weights = dict(config.dataset_weights)
-        names = sorted({clip.dataset for clip in cache.clips})
-        frames = dict.fromkeys(names, 0)
-        for clip in cache.clips:
-            frames[clip.dataset] += clip.active_end - clip.active_start
-        unnamed = sum(frames[name] for name in names if name not in weights) or 1
-        odds = []
-        for clip in cache.clips:
-            # Odds go by active length, so that a long clip is not drawn as often as a short one.
-            length = clip.active_end - clip.active_start
-            if clip.dataset in weights:
-                odds.append(weights[clip.dataset] * length / frames[clip.dataset])
-            else:
-                odds.append((0.0 if weights else 1.0) * length / unnamed)
-        total = sum(odds)
-        if total <= 0:
+    Args:
+        cache: prepared clips; None if all comes from streams.
+        config: the run.
+        streams: further corpora by name.
+        rank, world: which share of each batch to make.
+
+    Raises:
+        ValueError: if the weights leave nothing to draw from, or a corpus is asked for as noise
+            that is not there, or ``batch_size`` cannot be shared by ``world`` processes.
+    """
+
+    def __init__(
+        self,
+        cache: ClipCache | None,
+        config: TrainConfig,
+        *,
+        streams: Mapping[str, Pool] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.config = config
+        if config.batch_size % world:
             raise ValueError(
-                f"dataset_weights: {weights} leaves nothing of the corpora {names} to draw from"
+                f"batch_size: {config.batch_size} crops cannot be shared by {world} processes; "
+                f"wanted a multiple of {world}"
             )
-        self.cumulative = np.cumsum(np.asarray(odds) / total)
+        share = config.batch_size // world
+        self.crops = range(rank * share, (rank + 1) * share)
+        by_name: dict[str, list[int]] = {}
+        for index, clip in enumerate(cache.clips if cache is not None else ()):
+            by_name.setdefault(clip.dataset, []).append(index)
+        cached = {
+            name: CachedPool(cache, indices)
+            for name, indices in sorted(by_name.items())
+            if cache is not None
+        }
+        missing = sorted(set(config.augment.noise_datasets) - set(cached))
+        if missing:
+            raise ValueError(f"noise_datasets: no clips of {missing}; there are {sorted(cached)}")
+        self.noises = [cached.pop(name) for name in config.augment.noise_datasets]
+        self.pools: dict[str, Pool] = {**cached, **(streams or {})}
+        self.names = list(self.pools)
+        # Without weights a corpus is drawn by its active length; a stream does not know its own.
+        self.lengths = {name: float(pool.frames) for name, pool in cached.items()}
+        if streams and cached and not config.dataset_weights:
+            raise ValueError(
+                "dataset_weights: the length of a stream of shards is not known, so that shards "
+                f"and prepared clips can be mixed by weight only; name weights of {self.names}"
+            )
+        self.weights(0)
+        self.weights(config.steps)
+
+    def weights(self, step: int) -> np.ndarray:
+        """Odds of the corpora ``self.names`` at a step.
+
+        Raises:
+            ValueError: if they are all 0.
+        """
+        config = self.config
+        done = min(1.0, step / max(1, config.steps))
+        odds = []
+        for name in self.names:
+            if not config.dataset_weights:
+                odds.append(self.lengths.get(name, 1.0))
+                continue
+            start = config.dataset_weights.get(name, 0.0)
+            end = config.dataset_weights_end.get(name, 0.0) if config.dataset_weights_end else start
+            odds.append(start + done * (end - start))
+        if sum(odds) <= 0:
+            raise ValueError(
+                f"dataset_weights: {dict(config.dataset_weights)} leaves nothing of the corpora "
+                f"{self.names} to draw from"
+            )
+        return np.asarray(odds) / sum(odds)
 
     def batch(self, step: int, *, stream: int = 0) -> Batch:
-        """The batch of a step."""
+        """This process's share of the batch of a step."""
         config = self.config
-        rng = np.random.default_rng((config.seed, stream, step))
-        hop, crop = config.codec.hop_length, config.crop_frames
-        size = config.batch_size
+        hop, crop, size = config.codec.hop_length, config.crop_frames, len(self.crops)
         wav = np.zeros((size, (crop - 1) * hop), np.float32)
         prosody = np.zeros((size, crop, 3), np.float32)
         emotion = np.full(size, -1, np.int64)
-        for i in range(size):
-            index = int(np.searchsorted(self.cumulative, rng.random()))
-            clip = self.cache.clips[min(index, len(self.cumulative) - 1)]
-            low = max(0, clip.active_start - 8)
-            high = max(low, min(clip.active_end + 8, clip.num_frames) - crop)
-            first = int(rng.integers(low, high + 1))
-            count = min(crop, clip.num_frames - first)
-            start = first * hop
-            stop = min(clip.num_samples, start + wav.shape[1])
-            piece = self.cache.pcm[clip.sample_offset + start : clip.sample_offset + stop]
-            gain = 1.0
-            if rng.random() < config.level_augment:
-                target = 10 ** (rng.uniform(*config.level_range_db) / 20)
-                gain = target / clip.active_rms
-            x = piece.astype(np.float32) / 32768
-            peak = float(np.abs(x).max(initial=1e-9))
-            wav[i, : len(x)] = x * min(gain, 0.99 / peak)
-            offset = clip.frame_offset + first
-            prosody[i, :count] = self.cache.prosody[offset : offset + count]
-            prosody[i, count:, 0] = prosody[i, count - 1, 0]
-            emotion[i] = clip.emotion
-        tensor = torch.from_numpy(wav)
-        groups = len(config.codec.quantizer.blocks)
+        stages = np.zeros((size, len(config.codec.quantizer.blocks)), np.int64)
+        true_f0 = np.zeros(size, bool)
+        noise_start = np.zeros(size, np.int64)
+        corpora = np.cumsum(self.weights(step))
         odds = np.asarray(config.stage_weights) / np.sum(config.stage_weights)
-        drawn = rng.choice(config.stage_choices, size=(size, groups), p=odds)
-        shared = rng.random(size) >= config.independent_stages
-        drawn[shared] = drawn[shared, :1]
-        targets = torch.from_numpy(prosody)
+        for row, index in enumerate(self.crops):
+            rng = np.random.default_rng((config.seed, stream, step, index))
+            name = self.names[min(int(np.searchsorted(corpora, rng.random())), len(corpora) - 1)]
+            emotion[row] = self._crop(self.pools[name], name, rng, wav[row], prosody[row])
+            stages[row] = rng.choice(config.stage_choices, size=stages.shape[1], p=odds)
+            if rng.random() >= config.independent_stages:
+                stages[row] = stages[row, 0]
+            true_f0[row] = rng.random() < config.true_f0_share
+            noise_start[row] = rng.integers(0, 65536)
+        tensor, targets = torch.from_numpy(wav), torch.from_numpy(prosody)
         return Batch(
             tensor,
-            targets[..., 0],
-            targets[..., 1],
+            targets[..., 0].contiguous(),
+            targets[..., 1].contiguous(),
             frame_log_energy(tensor, hop),
             torch.from_numpy(emotion),
-            torch.from_numpy(drawn.astype(np.int64)),
-            torch.from_numpy(rng.random(size) < config.true_f0_share),
-            torch.from_numpy(rng.integers(0, 65536, size)),
+            torch.from_numpy(stages),
+            torch.from_numpy(true_f0),
+            torch.from_numpy(noise_start),
         )
+
+    def _crop(
+        self, pool: Pool, name: str, rng: np.random.Generator, wav: np.ndarray, prosody: np.ndarray
+    ) -> int:
+        """One crop into ``wav [N]`` and ``prosody [T, 3]``; returns its label."""
+        config = self.config
+        hop, crop = config.codec.hop_length, config.crop_frames
+        piece = pool.draw(rng)
+        frames = len(piece.prosody)
+        low = max(0, piece.active_start - 8)
+        high = max(low, min(piece.active_end + 8, frames) - crop)
+        first = int(rng.integers(low, high + 1))
+        count = min(crop, frames - first)
+        samples = piece.pcm[first * hop : first * hop + len(wav)]
+        x = samples.astype(np.float32) / 32768
+        x = self._augmented(x, name, rng)
+        gain = 1.0
+        if rng.random() < config.level_augment:
+            gain = 10 ** (rng.uniform(*config.level_range_db) / 20) / piece.active_rms
+        wav[: len(x)] = augment.fit(x, gain)
+        prosody[:count] = piece.prosody[first : first + count]
+        prosody[count:, 0] = prosody[count - 1, 0]
+        return piece.emotion
+
+    def _augmented(self, x: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+        config, rate = self.config.augment, self.config.codec.sample_rate
+        if config.reverb and rng.random() < config.reverb:
+            seconds = rng.uniform(*config.reverb_seconds)
+            direct = rng.uniform(*config.reverb_direct_db)
+            x = augment.reverberate(x, augment.room_response(seconds, direct, rate, rng))
+        if config.noise and rng.random() < config.noise:
+            snr = rng.uniform(*config.noise_snr_db)
+            if self.noises:
+                noise = self._excerpt(self.noises[int(rng.integers(len(self.noises)))], len(x), rng)
+            elif rng.random() < _BABBLE_SHARE:
+                voices = [self._excerpt(self.pools[name], len(x), rng) for _ in range(_VOICES)]
+                noise = np.sum(voices, axis=0)
+            else:
+                noise = augment.coloured_noise(len(x), rng.uniform(0.0, 6.0), rng)
+            x = augment.add_noise(x, noise, snr)
+        return x
+
+    @staticmethod
+    def _excerpt(pool: Pool, length: int, rng: np.random.Generator) -> np.ndarray:
+        """``length`` samples from anywhere in a clip, repeated if it is shorter."""
+        pcm = pool.draw(rng).pcm
+        start = int(rng.integers(0, max(1, len(pcm) - length + 1)))
+        found = np.resize(pcm[start : start + length], length)
+        return found.astype(np.float32) / 32768

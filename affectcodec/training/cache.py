@@ -3,51 +3,43 @@
 
 A cache folder holds ``pcm.i16`` (all clips end to end), ``prosody.f32`` (three numbers a frame: log
 F0 interpolated over unvoiced gaps, voicing, activity) and ``index.json``. It is named by a hash of
-what went in, so a changed manifest makes a new cache and an unchanged one is reused.
+what went in, sizes and times of the files included: a changed manifest or file makes a new cache,
+and an unchanged one is reused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import math
-import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from affectcodec import manifest
-from affectcodec._world import load_world
-from affectcodec.audio import load_audio, resample
 from affectcodec.config import CodecConfig
+from affectcodec.training.data import EMOTIONS as EMOTIONS
+from affectcodec.training.data import Clip as Clip
+from affectcodec.training.data import manifest_clips
+from affectcodec.training.data_prepare import prepare
+from affectcodec.training.data_prepare import prosody_targets as prosody_targets
+from affectcodec.training.data_report import NOTED, SKIPPED, DataReport
+from affectcodec.training.data_workers import map_isolated
 
-EMOTIONS = ("angry", "happy", "sad", "neutral", "fear", "disgust", "surprise", "calm")
 CACHE_VERSION = 3
-_F0_PERIOD_MS = 5.0
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip of a manifest; ``emotion`` is an index into ``EMOTIONS`` or -1."""
-
-    path: str
-    dataset: str
-    speaker: str
-    emotion: int
 
 
 @dataclass(frozen=True)
 class CachedClip:
-    """Where a clip lies in the cache; offsets in samples and frames."""
+    """Where a clip lies in the cache; offsets in samples and frames.
+
+    ``path`` and ``speed`` tell which clip it was, ``digest`` the content of its samples; they are
+    empty in caches of older releases.
+    """
 
     dataset: str
     emotion: int
@@ -58,78 +50,83 @@ class CachedClip:
     active_start: int
     active_end: int
     active_rms: float
+    path: str = ""
+    speaker: str = ""
+    speed: float = 1.0
+    arousal: float | None = None
+    valence: float | None = None
+    digest: str = ""
 
 
 def read_manifest(path: str | Path, split: str) -> list[Clip]:
-    """Clips of one split of a CSV manifest; needs the columns path and split only.
-
-    Raises:
-        ValueError: if a needed column is missing or the split is empty.
-    """
-    return [
-        Clip(
-            str(clip.file.resolve()),
-            clip.dataset or "unknown",
-            clip.speaker,
-            EMOTIONS.index(clip.emotion) if clip.emotion in EMOTIONS else -1,
-        )
-        for clip in manifest.read_manifest(path, split=split, needed=("path", "split"))
-    ]
+    """Clips of one split of a manifest; see :func:`~affectcodec.training.data.manifest_clips`."""
+    return manifest_clips(path, split, DataReport())
 
 
-def prosody_targets(wav: np.ndarray, config: CodecConfig) -> np.ndarray:
-    """Frame targets ``[T, 3]`` float32: log F0 (gaps interpolated), voicing 0/1, active 0/1.
-
-    F0 is DIO refined by StoneMask (Morise, WORLD), taken at the centre of each frame.
-    """
-    net, rate = config.network, config.sample_rate
-    frames = config.num_frames(len(wav))
-    x, pyworld = wav.astype(np.float64), load_world()
-    f0, times = pyworld.dio(
-        x, rate, f0_floor=net.f0_min, f0_ceil=net.f0_max, frame_period=_F0_PERIOD_MS
-    )
-    f0 = pyworld.stonemask(x, f0, times, rate)
-    per_hop = config.hop_length / rate * 1000 / _F0_PERIOD_MS
-    index = np.minimum((np.arange(frames) * per_hop).astype(int), len(f0) - 1)
-    f0 = np.where((f0 >= net.f0_min) & (f0 <= net.f0_max), f0, 0.0)
-    voiced_at = np.flatnonzero(f0)
-    log_f0 = np.full(len(f0), math.log(150.0))
-    if len(voiced_at):
-        log_f0 = np.interp(np.arange(len(f0)), voiced_at, np.log(f0[voiced_at]))
-    padded = np.zeros((frames + 1) * config.hop_length)
-    padded[config.hop_length : config.hop_length + len(x)] = x
-    power = np.square(padded).reshape(-1, config.hop_length).mean(1)
-    level = 10 * np.log10(power[:-1] + power[1:] + 1e-10)
-    active = level > max(np.percentile(level, 95) - 40, -75)
-    return np.stack([log_f0[index], f0[index] > 0, active], 1).astype(np.float32)
-
-
-def _key(clips: Sequence[Clip], config: CodecConfig, speeds: Sequence[float]) -> str:
+def _key(
+    clips: Sequence[Clip], config: CodecConfig, speeds: Sequence[float], *, times: bool
+) -> str:
     digest = hashlib.blake2b(digest_size=8)
     net = config.network
     head = [CACHE_VERSION, list(speeds), config.sample_rate, config.hop_length]
     digest.update(json.dumps([*head, net.f0_min, net.f0_max]).encode())
     for clip in clips:
-        size = os.path.getsize(clip.path) if os.path.exists(clip.path) else -1
-        digest.update(json.dumps([dataclasses.astuple(clip), size]).encode())
+        fields = [clip.path, clip.dataset, clip.speaker, clip.emotion]
+        identity = clip.identity()
+        if not times:
+            digest.update(json.dumps([fields, identity[0]]).encode())
+        else:
+            affect = [clip.arousal, clip.valence]
+            digest.update(json.dumps([fields, affect, identity]).encode())
     return digest.hexdigest()
 
 
+def _folder(
+    root: Path, clips: Sequence[Clip], config: CodecConfig, speeds: Sequence[float]
+) -> Path:
+    """Where the cache of these clips lies, or has to be made."""
+    folder = root / _key(clips, config, speeds, times=True)
+    if (folder / "index.json").exists():
+        return folder
+    # Older releases named a cache without the times of its files. It serves if no file changed
+    # after it was made, and nothing is asked for that it does not hold.
+    older = root / _key(clips, config, speeds, times=False)
+    try:
+        made = os.stat(older / "index.json").st_mtime_ns
+        if all(0 <= clip.identity()[-1] < made for clip in clips) and all(
+            type(clip) is Clip and clip.arousal is None and clip.valence is None for clip in clips
+        ):
+            return older
+    except (OSError, TypeError):
+        pass
+    return folder
+
+
 class ClipCache:
-    """Memory-mapped clips with their targets."""
+    """Memory-mapped clips with their targets; pickles as its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         record = json.loads((folder / "index.json").read_text())
         self.clips = [CachedClip(**clip) for clip in record["clips"]]
         self.skipped: list[list[str]] = record["skipped"]
+        self.noted: list[list[str]] = record.get("noted", [])
         self.pcm = np.memmap(folder / "pcm.i16", dtype=np.int16, mode="r")
         self.prosody = np.memmap(folder / "prosody.f32", dtype=np.float32, mode="r").reshape(-1, 3)
+
+    def __reduce__(self) -> tuple[type[ClipCache], tuple[Path]]:
+        return ClipCache, (self.folder,)
 
     @property
     def seconds(self) -> float:
         """Length of all clips at 16 kHz, speeds included."""
         return sum(clip.num_samples for clip in self.clips) / 16000
+
+    def describe(self, report: DataReport) -> None:
+        """Write what became of the clips into a report."""
+        report.used += len({clip.path for clip in self.clips if clip.path}) or len(self.clips)
+        report.extend((SKIPPED, item, reason) for item, reason in self.skipped)
+        report.extend((NOTED, item, reason) for item, reason in self.noted)
 
     @classmethod
     def build(
@@ -143,16 +140,17 @@ class ClipCache:
     ) -> ClipCache:
         """Open the cache of these clips below ``root``, making it first if it is not there.
 
-        Clips that cannot be read, or hold less than two frames, are skipped and listed in
-        ``skipped`` with the reason. ``workers`` defaults to the number of processors; 1 works in
-        this process.
+        Clips that cannot be used are skipped and listed in ``skipped`` with the reason: files that
+        cannot be read, less than two frames, no sound, listed twice, the samples of another clip.
+        What is used but odd (clipped, little bandwidth, several channels) is listed in ``noted``.
+        ``workers`` defaults to the number of processors; 1 works in this process.
 
         Raises:
-            ValueError: if no clip can be read.
+            ValueError: if no clip can be used.
         """
         if not clips:
             raise ValueError("clips: got none, wanted at least one clip to cache")
-        folder = Path(root) / _key(clips, config, speeds)
+        folder = _folder(Path(root), clips, config, speeds)
         if not (folder / "index.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             cls._write(folder, clips, config, speeds, progress, workers or os.cpu_count() or 1)
@@ -169,22 +167,34 @@ class ClipCache:
     ) -> None:
         entries: list[CachedClip] = []
         skipped: list[list[str]] = []
+        noted: list[list[str]] = []
+        unique: dict[str, Clip] = {}
+        for clip in clips:
+            if clip.path in unique:
+                skipped.append([clip.path, "listed more than once; used once"])
+            unique.setdefault(clip.path, clip)
+        known: dict[tuple[str, float], str] = {}
         samples = frames = 0
-        # Spawned workers: forking a process that already runs torch threads can deadlock.
-        context = multiprocessing.get_context("spawn")
-        work = functools.partial(_prepare, config=config, speeds=tuple(speeds))
-        with contextlib.ExitStack() as stack:
-            pcm = stack.enter_context(open(folder / "pcm.i16", "wb"))
-            prosody = stack.enter_context(open(folder / "prosody.f32", "wb"))
-            results: Iterable[tuple[list[_Version], list[str]]] = map(work, clips)
-            if workers > 1:
-                count = min(workers, len(clips))
-                pool = stack.enter_context(ProcessPoolExecutor(count, mp_context=context))
-                results = pool.map(work, clips, chunksize=8)
-            bar = tqdm(results, "caching clips", len(clips), unit="clip", disable=not progress)
-            for clip, (versions, reasons) in zip(clips, bar, strict=True):
-                skipped.extend([clip.path, reason] for reason in reasons)
-                for version in versions:
+        work = functools.partial(prepare, config=config, speeds=tuple(speeds))
+        # Names of their own, so that two runs that make one cache do not write into each other.
+        suffix = f".{os.getpid()}.part"
+        with (
+            open(folder / f"pcm.i16{suffix}", "wb") as pcm,
+            open(folder / f"prosody.f32{suffix}", "wb") as prosody,
+        ):
+            results = map_isolated(work, list(unique.values()), workers)
+            bar = tqdm(results, "caching clips", len(unique), unit="clip", disable=not progress)
+            for clip, found, died in bar:
+                if found is None:
+                    skipped.append([clip.path, died])
+                    continue
+                skipped.extend([clip.path, reason] for reason in found.skipped)
+                noted.extend([clip.path, reason] for reason in found.noted)
+                for version in found.versions:
+                    same = known.setdefault((version.digest, version.speed), clip.path)
+                    if same != clip.path:
+                        skipped.append([clip.path, f"has the samples of {same}"])
+                        continue
                     entries.append(
                         CachedClip(
                             dataset=clip.dataset,
@@ -196,52 +206,27 @@ class ClipCache:
                             active_start=version.active_start,
                             active_end=version.active_end,
                             active_rms=version.active_rms,
+                            path=clip.path,
+                            speaker=clip.speaker,
+                            speed=version.speed,
+                            arousal=clip.arousal,
+                            valence=clip.valence,
+                            digest=version.digest,
                         )
                     )
                     pcm.write(version.pcm.tobytes())
                     prosody.write(version.prosody.tobytes())
                     samples += len(version.pcm)
                     frames += len(version.prosody)
+        record = {
+            "clips": [dataclasses.asdict(entry) for entry in entries],
+            "skipped": skipped,
+            "noted": noted,
+        }
+        (folder / f"index.json{suffix}").write_text(json.dumps(record))
         if not entries:
+            for name in ("pcm.i16", "prosody.f32", "index.json"):
+                (folder / f"{name}{suffix}").unlink()
             raise ValueError(f"none of the clips can be used; the first reasons: {skipped[:3]}")
-        record = {"clips": [dataclasses.asdict(entry) for entry in entries], "skipped": skipped}
-        part = folder / "index.json.part"
-        part.write_text(json.dumps(record))
-        os.replace(part, folder / "index.json")
-
-
-class _Version(NamedTuple):
-    """One clip at one speed, ready to be written."""
-
-    pcm: np.ndarray
-    prosody: np.ndarray
-    active_start: int
-    active_end: int
-    active_rms: float
-
-
-def _prepare(
-    clip: Clip, config: CodecConfig, speeds: tuple[float, ...]
-) -> tuple[list[_Version], list[str]]:
-    """All versions of a clip, and the reasons why some are missing."""
-    hop, rate = config.hop_length, config.sample_rate
-    try:
-        base, _ = load_audio(clip.path, sample_rate=rate, mono=True)
-        if len(base) < 2 * hop:
-            raise ValueError(f"{len(base)} samples, less than two frames of {hop}")
-    except (OSError, ValueError) as error:
-        return [], [str(error)]
-    versions, reasons = [], []
-    for speed in speeds:
-        wav = base if speed == 1.0 else np.asarray(resample(base, round(rate * speed), rate))
-        target = prosody_targets(wav, config)
-        active = np.flatnonzero(target[:, 2])
-        if len(active) == 0:
-            reasons.append(f"no active speech at speed {speed:g}")
-            continue
-        start, end = int(active[0]), int(active[-1]) + 1
-        loud = wav[max(0, start - 1) * hop : end * hop]
-        rms = float(np.sqrt(np.mean(np.square(loud)) + 1e-12))
-        pcm = np.clip(np.round(wav * 32767), -32768, 32767).astype(np.int16)
-        versions.append(_Version(pcm, target, start, end, rms))
-    return versions, reasons
+        for name in ("pcm.i16", "prosody.f32", "index.json"):
+            os.replace(folder / f"{name}{suffix}", folder / name)

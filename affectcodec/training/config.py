@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from affectcodec.config import CodecConfig, check_keys
+from affectcodec.training.config_data import AugmentConfig, LoaderConfig
 
 ENVELOPE_SPAN = 48  # windows that the envelope loss correlates, one every ENVELOPE_HOP samples
 ENVELOPE_HOP = 128
@@ -141,6 +142,9 @@ class AdversarialConfig:
         return cls(**values)
 
 
+_GROUPS: dict[str, type] = {"augment": AugmentConfig, "loader": LoaderConfig, "loss": LossWeights}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One run.
@@ -159,8 +163,12 @@ class TrainConfig:
         true_f0_share: share of clips whose source is driven by the true F0.
         emotion_gradient: share of the reconstruction gradient that reaches the emotion block.
         dataset_weights: odds of each corpus; if any is named, the others are not drawn.
+        dataset_weights_end: odds at the last step, between which and ``dataset_weights`` they move
+            evenly; empty to keep them.
         level_range_db: range of the active level that augmentation sets, in dBFS.
         level_augment: share of clips whose level is changed.
+        augment: noise and rooms.
+        loader: how batches are made and kept ready.
         speeds: playback speeds cached of every training clip (speaker variety).
         adversarial: discriminators and their schedule; off by default.
         frozen: parts of the codec that are not trained, of ``"encoder"``, ``"quantizer"``,
@@ -187,9 +195,12 @@ class TrainConfig:
     true_f0_share: float = 0.5
     emotion_gradient: float = 0.1
     dataset_weights: Mapping[str, float] = field(default_factory=dict)
+    dataset_weights_end: Mapping[str, float] = field(default_factory=dict)
     level_range_db: tuple[float, float] = (-45.0, -14.0)
     level_augment: float = 0.6
     speeds: tuple[float, ...] = (1.0, 0.9)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     frozen: tuple[str, ...] = ()
@@ -255,12 +266,20 @@ class TrainConfig:
         values = dict(data)
         if "codec" in values:
             values["codec"] = CodecConfig.from_dict(values["codec"])
+<<<<<<< HEAD
         if "loss" in values:
             check_keys(LossWeights, values["loss"])
             values["loss"] = LossWeights(**values["loss"])
         if "adversarial" in values:
             values["adversarial"] = AdversarialConfig.from_dict(values["adversarial"])
         for name in ("stage_choices", "stage_weights", "speeds", "level_range_db", "frozen"):
+=======
+        for name, group in _GROUPS.items():
+            if name in values:
+                check_keys(group, values[name])
+                values[name] = group(**values[name])
+        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db"):
+>>>>>>> 3369d96 (Training data: sources, shards, augmentation, a report of what is bad)
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

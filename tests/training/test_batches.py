@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from affectcodec.training.batches import BatchSource, frame_log_energy
+from affectcodec.training.batches import BatchSource, CachedPool, frame_log_energy
 from affectcodec.training.cache import ClipCache
+from affectcodec.training.config_data import AugmentConfig
 from tests.codec_fixtures import HOP
 from tests.training.sounds import tiny_run
 
@@ -60,16 +60,59 @@ def test_targets_lie_at_their_sound(cache: ClipCache) -> None:
 
 
 def test_corpora_are_drawn_by_their_weights(cache: ClipCache) -> None:
-    config = tiny_run(batch_size=64, dataset_weights={"a": 3.0, "b": 1.0})
-    source = BatchSource(cache, config)
-    edges = np.diff(np.concatenate([[0], source.cumulative]))
-    assert edges[:2].sum() == pytest.approx(0.75)
-    assert edges[2:].sum() == pytest.approx(0.25)
+    source = BatchSource(cache, tiny_run(dataset_weights={"a": 3.0, "b": 1.0}))
+    assert source.names == ["a", "b"]
+    assert source.weights(0).tolist() == [0.75, 0.25]
     # Inside a corpus a clip's odds go by its active length.
-    lengths = [clip.active_end - clip.active_start for clip in cache.clips]
-    assert edges[0] / edges[1] == pytest.approx(lengths[0] / lengths[1])
+    pool = CachedPool(cache, [0, 1])
+    lengths = [clip.active_end - clip.active_start for clip in cache.clips[:2]]
+    assert pool.cumulative[0] == pytest.approx(lengths[0] / sum(lengths))
+    # Without weights, so do those of the corpora.
+    total = sum(clip.active_end - clip.active_start for clip in cache.clips)
+    odds = BatchSource(cache, tiny_run()).weights(0)
+    assert odds[0] == pytest.approx(sum(lengths) / total)
     with pytest.raises(ValueError, match="dataset_weights.*leaves nothing"):
         BatchSource(cache, tiny_run(dataset_weights={"c": 1.0}))
+
+
+def test_weights_move_over_the_run(cache: ClipCache) -> None:
+    config = tiny_run(
+        steps=100,
+        dataset_weights={"a": 1.0},
+        dataset_weights_end={"a": 1.0, "b": 3.0},
+        batch_size=64,
+    )
+    source = BatchSource(cache, config)
+    assert [source.weights(step)[1] for step in (0, 50, 100, 500)] == pytest.approx(
+        [0.0, 0.6, 0.75, 0.75]
+    )
+    labelled = [int((source.batch(step).emotion >= 0).sum()) for step in (0, 100)]
+    assert labelled[0] == 64 > 2 * labelled[1]  # only corpus a has labels
+
+
+def test_noise_and_rooms_change_the_wave_and_not_its_targets(cache: ClipCache) -> None:
+    plain = BatchSource(cache, tiny_run(batch_size=8, level_augment=0.0)).batch(0)
+    for how in (
+        AugmentConfig(noise=1.0, noise_snr_db=(0.0, 5.0)),
+        AugmentConfig(reverb=1.0),
+        AugmentConfig(noise=1.0, reverb=1.0),
+    ):
+        config = tiny_run(batch_size=8, level_augment=0.0, augment=how)
+        batch = BatchSource(cache, config).batch(0)
+        assert torch.equal(batch.log_f0, plain.log_f0)
+        assert torch.equal(batch.voiced, plain.voiced)
+        assert all(not torch.equal(a, b) for a, b in zip(batch.wav, plain.wav, strict=True))
+        assert float(batch.wav.abs().max()) <= 0.991
+        assert torch.equal(batch.log_energy, frame_log_energy(batch.wav, HOP))
+
+
+def test_a_corpus_of_noise_is_never_a_target(cache: ClipCache) -> None:
+    how = AugmentConfig(noise=1.0, noise_snr_db=(0.0, 0.0), noise_datasets=("b",))
+    source = BatchSource(cache, tiny_run(batch_size=16, augment=how))
+    assert source.names == ["a"]
+    assert bool((source.batch(0).emotion >= 0).all())
+    with pytest.raises(ValueError, match=r"noise_datasets: no clips of \['c'\]"):
+        BatchSource(cache, tiny_run(augment=AugmentConfig(noise_datasets=("c",))))
 
 
 def test_level_augmentation_sets_the_level_without_clipping(cache: ClipCache) -> None:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,9 @@ from affectcodec.training.cache import (
     prosody_targets,
     read_manifest,
 )
+from affectcodec.training.cache import _key as cache_key
 from tests.codec_fixtures import HOP, speech_like, tiny_config
+from tests.training.bad_data import wav_bytes
 from tests.training.sounds import RATE, build_cache, cache_of, tone
 
 
@@ -59,6 +64,47 @@ def test_a_cache_is_reused_and_a_changed_manifest_makes_a_new_one(
     with pytest.raises(FileNotFoundError):
         build_cache(corpus, speeds=(1.0, 0.9))
     assert made == [1]
+
+
+def one_clip(folder: Path, seed: int = 0) -> Clip:
+    path = folder / "a.wav"
+    path.write_bytes(wav_bytes(speech_like(RATE, seed).numpy()))
+    return Clip(str(path), "a", "", -1)
+
+
+def test_an_edit_that_keeps_the_size_makes_a_new_cache(tmp_path: Path) -> None:
+    before = cache_of([one_clip(tmp_path)], tmp_path)
+    size = (tmp_path / "a.wav").stat().st_size
+    assert cache_of([one_clip(tmp_path, seed=1)], tmp_path).folder != before.folder
+    assert (tmp_path / "a.wav").stat().st_size == size
+
+
+def test_a_cache_named_without_times_serves_while_its_files_are_older(tmp_path: Path) -> None:
+    """Caches of older releases are not made again."""
+    clip = one_clip(tmp_path)
+    os.utime(clip.path, (1000, 1000))
+    made = cache_of([clip], tmp_path)
+    old = made.folder.with_name(cache_key([clip], tiny_config(), (1.0,), times=False))
+    made.folder.rename(old)
+    record = json.loads((old / "index.json").read_text())
+    record.pop("noted")
+    later = ("path", "speaker", "speed", "arousal", "valence", "digest")
+    for entry in record["clips"]:
+        for name in later:
+            del entry[name]
+    (old / "index.json").write_text(json.dumps(record))
+    again = cache_of([clip], tmp_path)
+    assert again.folder == old and again.noted == [] and len(again.clips) == 1
+    # A file of the same size that is younger than the cache is another file.
+    os.utime(clip.path, (2e9, 2e9))
+    assert cache_of([clip], tmp_path).folder != old
+
+
+def test_a_cache_pickles_as_its_folder(cache: ClipCache) -> None:
+    data = pickle.dumps(cache)
+    assert len(data) < 500
+    again = pickle.loads(data)
+    assert again.clips == cache.clips and np.array_equal(again.pcm, cache.pcm)
 
 
 def test_speeds_are_further_clips(corpus: Path) -> None:
