@@ -266,20 +266,13 @@ class TrainConfig:
         values = dict(data)
         if "codec" in values:
             values["codec"] = CodecConfig.from_dict(values["codec"])
-<<<<<<< HEAD
-        if "loss" in values:
-            check_keys(LossWeights, values["loss"])
-            values["loss"] = LossWeights(**values["loss"])
-        if "adversarial" in values:
-            values["adversarial"] = AdversarialConfig.from_dict(values["adversarial"])
-        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db", "frozen"):
-=======
         for name, group in _GROUPS.items():
             if name in values:
                 check_keys(group, values[name])
                 values[name] = group(**values[name])
-        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db"):
->>>>>>> 3369d96 (Training data: sources, shards, augmentation, a report of what is bad)
+        if "adversarial" in values:
+            values["adversarial"] = AdversarialConfig.from_dict(values["adversarial"])
+        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db", "frozen"):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)
