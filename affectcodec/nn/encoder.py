@@ -84,8 +84,14 @@ class StreamEncoder(nn.Module):
             "acoustic": self.acoustic(acoustic, state),
             "emotion": self.emotion(emotion, state),
         }
-        parts = []
-        for name in self.names:
-            block = self.heads[name](hidden[name])
-            parts.append(F.layer_norm(block, block.shape[-1:]))
-        return torch.cat(parts, -1)
+        return torch.cat([self._block(name, hidden[name]) for name in self.names], -1)
+
+    def emotion_latent(self, wav: Tensor) -> Tensor:
+        """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
+        shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
+        bands = emotion_bands(shape, level, self.analysis.per_frame)
+        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
+
+    def _block(self, name: str, hidden: Tensor) -> Tensor:
+        block = self.heads[name](hidden)
+        return F.layer_norm(block, block.shape[-1:])

@@ -8,8 +8,8 @@ would make. Streams of tar shards are the exception, see ``data_shards``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from affectcodec.training import augment
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from affectcodec.training.teachers.store import EmbeddingStore
+
 _BABBLE_SHARE, _VOICES = 0.3, 4  # of noise without a corpus of its own
 
 
@@ -27,6 +30,8 @@ class Batch(NamedTuple):
 
     ``wav [B, N]``; ``log_f0``, ``voiced``, ``log_energy`` each ``[B, T]``; ``emotion [B]`` (-1
     where unlabelled); ``stages [B, G]``; ``use_true_f0 [B]`` bool; ``noise_start [B]``.
+    ``embedding [B, T', E]`` of a teacher and ``dimensions [B, 2]`` (arousal, valence), NaN where a
+    clip has none, are None in a run that does not ask for them.
     """
 
     wav: Tensor
@@ -37,18 +42,34 @@ class Batch(NamedTuple):
     stages: Tensor
     use_true_f0: Tensor
     noise_start: Tensor
+    embedding: Tensor | None = None
+    dimensions: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch elsewhere; itself if it is there already."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, first: int, last: int) -> Batch:
         """Crops ``first`` to ``last``."""
-        return Batch(*(tensor[first:last] for tensor in self))
+        return self._each(lambda tensor: tensor[first:last])
+
+    def repeat(self, count: int) -> Batch:
+        """All crops ``count`` times, one batch after the other."""
+        return self._each(lambda tensor: torch.cat([tensor] * count))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values: dict[str, Any] = {
+            name: None if tensor is None else change(tensor)
+            for name, tensor in self._asdict().items()
+        }
+        return Batch(**values)
 
 
 class Piece(NamedTuple):
-    """A clip to crop: int16 samples, targets ``[T, 3]``, active span in frames, level, label."""
+    """A clip to crop: int16 samples, targets ``[T, 3]``, active span in frames, level, labels.
+
+    ``clip_index`` is its place in the cache, None for a clip of a stream.
+    """
 
     pcm: np.ndarray
     prosody: np.ndarray
@@ -56,6 +77,8 @@ class Piece(NamedTuple):
     active_end: int
     active_rms: float
     emotion: int
+    dimensions: tuple[float | None, float | None] = (None, None)
+    clip_index: int | None = None
 
 
 class Pool(Protocol):
@@ -76,7 +99,8 @@ class CachedPool:
 
     def draw(self, rng: np.random.Generator) -> Piece:
         at = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.indices) - 1)
-        clip = self.cache.clips[self.indices[at]]
+        index = self.indices[at]
+        clip = self.cache.clips[index]
         samples = slice(clip.sample_offset, clip.sample_offset + clip.num_samples)
         frames = slice(clip.frame_offset, clip.frame_offset + clip.num_frames)
         return Piece(
@@ -86,6 +110,8 @@ class CachedPool:
             clip.active_end,
             clip.active_rms,
             clip.emotion,
+            (clip.arousal, clip.valence),
+            index,
         )
 
 
@@ -104,6 +130,7 @@ class BatchSource:
         config: the run.
         streams: further corpora by name.
         rank, world: which share of each batch to make.
+        embeddings: a teacher's targets of the prepared clips.
 
     Raises:
         ValueError: if the weights leave nothing to draw from, or a corpus is asked for as noise
@@ -118,8 +145,9 @@ class BatchSource:
         streams: Mapping[str, Pool] | None = None,
         rank: int = 0,
         world: int = 1,
+        embeddings: EmbeddingStore | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.embeddings = config, embeddings
         if config.batch_size % world:
             raise ValueError(
                 f"batch_size: {config.batch_size} crops cannot be shared by {world} processes; "
@@ -181,6 +209,8 @@ class BatchSource:
         wav = np.zeros((size, (crop - 1) * hop), np.float32)
         prosody = np.zeros((size, crop, 3), np.float32)
         emotion = np.full(size, -1, np.int64)
+        dimensions = np.full((size, 2), np.nan, np.float32)
+        taught: list[np.ndarray] = []
         stages = np.zeros((size, len(config.codec.quantizer.blocks)), np.int64)
         true_f0 = np.zeros(size, bool)
         noise_start = np.zeros(size, np.int64)
@@ -189,7 +219,11 @@ class BatchSource:
         for row, index in enumerate(self.crops):
             rng = np.random.default_rng((config.seed, stream, step, index))
             name = self.names[min(int(np.searchsorted(corpora, rng.random())), len(corpora) - 1)]
-            emotion[row] = self._crop(self.pools[name], name, rng, wav[row], prosody[row])
+            piece, first = self._crop(self.pools[name], name, rng, wav[row], prosody[row])
+            emotion[row] = piece.emotion
+            dimensions[row] = [np.nan if value is None else value for value in piece.dimensions]
+            if self.embeddings is not None:
+                taught.append(self.embeddings.crop(piece.clip_index, first, crop))
             stages[row] = rng.choice(config.stage_choices, size=stages.shape[1], p=odds)
             if rng.random() >= config.independent_stages:
                 stages[row] = stages[row, 0]
@@ -205,12 +239,14 @@ class BatchSource:
             torch.from_numpy(stages),
             torch.from_numpy(true_f0),
             torch.from_numpy(noise_start),
+            torch.from_numpy(np.stack(taught)) if taught else None,
+            torch.from_numpy(dimensions) if config.loss.dimensions > 0 else None,
         )
 
     def _crop(
         self, pool: Pool, name: str, rng: np.random.Generator, wav: np.ndarray, prosody: np.ndarray
-    ) -> int:
-        """One crop into ``wav [N]`` and ``prosody [T, 3]``; returns its label."""
+    ) -> tuple[Piece, int]:
+        """One crop into ``wav [N]`` and ``prosody [T, 3]``; returns its clip and first frame."""
         config = self.config
         hop, crop = config.codec.hop_length, config.crop_frames
         piece = pool.draw(rng)
@@ -228,7 +264,7 @@ class BatchSource:
         wav[: len(x)] = augment.fit(x, gain)
         prosody[:count] = piece.prosody[first : first + count]
         prosody[count:, 0] = prosody[count - 1, 0]
-        return piece.emotion
+        return piece, first
 
     def _augmented(self, x: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
         config, rate = self.config.augment, self.config.codec.sample_rate

@@ -25,7 +25,14 @@ class LossWeights:
     correlation of third-octave band envelopes. ``loudness`` compares specific loudness in Bark
     bands and punishes added sound more than missing sound;
     ``level`` keeps the level of the clip. ``f0``, ``voicing`` and ``energy``
-    supervise the prosody decoded from the quantized emotion block, ``emotion`` its class head.
+    supervise the prosody decoded from the quantized emotion block.
+
+    Through a head of its own the same block is supervised by ``emotion`` (class), ``dimensions``
+    (arousal and valence), ``frames`` (F0, voicing, energy, spectral tilt, harmonicity) and
+    ``teacher`` (cosine to a teacher's embedding).
+
+    The cycle terms ask for the same in decoded audio: ``cycle_prosody`` (the frame targets),
+    ``cycle_latent`` (emotion latent), ``cycle_emotion`` (class), ``cycle_teacher`` (embedding).
     """
 
     mel: float = 1.0
@@ -37,6 +44,20 @@ class LossWeights:
     voicing: float = 0.3
     energy: float = 0.15
     emotion: float = 0.05
+    dimensions: float = 0.0
+    frames: float = 0.0
+    teacher: float = 0.0
+    cycle_prosody: float = 0.0
+    cycle_latent: float = 0.0
+    cycle_emotion: float = 0.0
+    cycle_teacher: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if not getattr(self, f.name) >= 0:
+                raise ValueError(
+                    f"LossWeights: {f.name} must be 0 or more, got {getattr(self, f.name)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -161,6 +182,9 @@ class TrainConfig:
             their odds.
         independent_stages: share of clips whose blocks draw their stage counts independently.
         true_f0_share: share of clips whose source is driven by the true F0.
+        rates: stage counts at which every clip is decoded, all from one pass of the quantizer (the
+            multi-rate loss, e.g. ``(2, 4, 8)``); in place of the drawn counts.
+        balance: make the weights of the losses on the decoded wave shares of its gradient.
         emotion_gradient: share of the reconstruction gradient that reaches the emotion block.
         dataset_weights: odds of each corpus; if any is named, the others are not drawn.
         dataset_weights_end: odds at the last step, between which and ``dataset_weights`` they move
@@ -193,6 +217,8 @@ class TrainConfig:
     stage_weights: tuple[float, ...] = (0.12, 0.28, 0.08, 0.2, 0.07, 0.25)
     independent_stages: float = 0.1
     true_f0_share: float = 0.5
+    rates: tuple[int, ...] = ()
+    balance: bool = False
     emotion_gradient: float = 0.1
     dataset_weights: Mapping[str, float] = field(default_factory=dict)
     dataset_weights_end: Mapping[str, float] = field(default_factory=dict)
@@ -238,12 +264,13 @@ class TrainConfig:
                 f"TrainConfig: stage_choices and stage_weights must have equal lengths, got "
                 f"{len(self.stage_choices)} and {len(self.stage_weights)}"
             )
-        for count in self.stage_choices:
-            if not 1 <= count <= self.codec.quantizer.num_stages:
-                raise ValueError(
-                    f"TrainConfig: stage_choices must lie in 1..{self.codec.quantizer.num_stages}, "
-                    f"got {count}"
-                )
+        for name in ("stage_choices", "rates"):
+            for count in getattr(self, name):
+                if not 1 <= count <= self.codec.quantizer.num_stages:
+                    raise ValueError(
+                        f"TrainConfig: {name} must lie in "
+                        f"1..{self.codec.quantizer.num_stages}, got {count}"
+                    )
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -272,7 +299,14 @@ class TrainConfig:
                 values[name] = group(**values[name])
         if "adversarial" in values:
             values["adversarial"] = AdversarialConfig.from_dict(values["adversarial"])
-        for name in ("stage_choices", "stage_weights", "speeds", "level_range_db", "frozen"):
+        for name in (
+            "stage_choices",
+            "stage_weights",
+            "speeds",
+            "level_range_db",
+            "frozen",
+            "rates",
+        ):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -17,6 +17,7 @@ from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
 from affectcodec.training.data_report import NOTED, SKIPPED, DataReport
 from affectcodec.training.data_shards import Place, ShardStream
+from affectcodec.training.teachers.store import EmbeddingStore
 
 # Position of one worker's streams by corpus: [epoch, shard, sample] of the oldest clip at hand.
 Places = dict[str, list[int]]
@@ -24,10 +25,12 @@ Places = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class TrainData:
-    """All that a run trains on: prepared clips, and corpora that are tar shards."""
+    """All that a run trains on: prepared clips, with a teacher's targets if there are some, and
+    corpora that are tar shards."""
 
     cache: ClipCache | None
     shards: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    embeddings: EmbeddingStore | None = None
 
 
 class Made(NamedTuple):
@@ -65,7 +68,12 @@ class _Batches(IterableDataset[Made]):
         worker = (self.start + number) % count
         streams = self._streams(worker, count)
         source = BatchSource(
-            self.data.cache, self.config, streams=streams, rank=self.rank, world=self.world
+            self.data.cache,
+            self.config,
+            streams=streams,
+            rank=self.rank,
+            world=self.world,
+            embeddings=self.data.embeddings,
         )
         known: set[tuple[str, str, str]] = set()
         used = 0

@@ -230,4 +230,5 @@ class ShardStream:
             version.active_end,
             version.active_rms,
             clip.emotion,
+            (clip.arousal, clip.valence),
         )

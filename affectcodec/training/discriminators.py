@@ -93,7 +93,7 @@ class SpectrumDiscriminator(nn.Module):
         self.compression = compression
         self.register_buffer("window", torch.hann_window(size), persistent=False)
         count = len(channels)
-        kernels = [(3, 9)] * (count - 1) + [(3, 3)]
+        kernels = [(3, 5)] * (count - 1) + [(3, 3)]
         strides = [(1, 2)] * (count - 1) + [(1, 1)]
         self.stack = _ConvStack(2, channels, kernels, strides)
 

@@ -22,14 +22,10 @@ from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
-from affectcodec.training.losses import (
-    EmotionHead,
-    SpectralLosses,
-    emotion_loss,
-    level_loss,
-    prosody_losses,
-)
+from affectcodec.training.losses import GradientBalancer
+from affectcodec.training.objective import Decoded, Objective
 from affectcodec.training.run_state import latest_checkpoint, load_checkpoint, save_checkpoint
+from affectcodec.training.teachers import EmbeddingStore, WaveTeacher
 
 _DEV_STAGES = (1, 2, 4, 8)
 
@@ -48,6 +44,8 @@ class Trainer:
         extra_loss: place of further losses (adversarial training): called in every training step
             with the decoded wave ``[B, N]`` and the batch, returns named terms, already weighted.
             They are added to the total and logged as ``extra_NAME``; evaluation leaves them out.
+        embeddings: a teacher's embeddings of the training clips, for ``loss.teacher``.
+        teacher: the teacher itself, for ``loss.cycle_teacher``.
     """
 
     def __init__(
@@ -58,18 +56,17 @@ class Trainer:
         folder: str | Path,
         *,
         extra_loss: Callable[[Tensor, Batch], dict[str, Tensor]] | None = None,
+        embeddings: EmbeddingStore | None = None,
+        teacher: WaveTeacher | None = None,
     ) -> None:
         self.config = config
         self.folder = Path(folder)
-        self.source = BatchSource(train, config)
+        self.source = BatchSource(train, config, embeddings=embeddings)
         self.dev = BatchSource(dev, config) if dev is not None else None
         self.extra_loss = extra_loss
         torch.manual_seed(config.seed)
         self.codec = AffectCodec(config.codec)
-        widths = {block.name: block.width for block in config.codec.quantizer.blocks}
-        self.emotion_head = EmotionHead(widths["emotion"])
-        self.emotion_slice = config.codec.quantizer.block_slices()["emotion"]
-        self.spectral = SpectralLosses(config.codec.sample_rate)
+        self.emotion_head = Objective.head_for(config, 0 if embeddings is None else embeddings.dim)
         self.ema = copy.deepcopy(self.codec).requires_grad_(False).eval()
         for module in self.codec.modules():
             if isinstance(module, CausalConvNeXt):
@@ -81,6 +78,10 @@ class Trainer:
             "emotion_head": self.emotion_head,
             "ema": self.ema,
         }
+        self.objective = Objective(config, self.emotion_head, self.ema, teacher)
+        self.balancer = GradientBalancer(self.objective.heard_names) if config.balance else None
+        if self.balancer is not None:
+            self.modules["balancer"] = self.balancer
         self.optimizer = self._optimizer()
         self.optimizers = {"optimizer": self.optimizer}
         self.adversary: Adversary | None = None
@@ -124,61 +125,20 @@ class Trainer:
         self, batch: Batch, codec: AffectCodec, step: int | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weighted loss terms and unweighted figures of a batch; without a step, an evaluation."""
-        wav, terms, figures = self._decode(batch, codec)
-        more, wave_figures = self._wave_losses(wav, batch, step)
-        return {**more, **terms}, {**figures, **wave_figures}
+        decoded, terms, figures = self.objective.decode(batch, codec)
+        heard, more = self._heard(decoded, step)
+        return {**heard, **terms}, {**figures, **more}
 
-    def _decode(
-        self, batch: Batch, codec: AffectCodec
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Decoded waves ``[B, N]``, and terms and figures of what the tokens say."""
-        true_f0 = torch.exp(batch.log_f0)
-        encoded = codec.encoder(nn.functional.pad(batch.wav, (0, self.config.codec.hop_length)))
-        quantized = codec.quantizer(encoded, batch.stages, channels_last=True)
-        emotion = quantized.latent[..., self.emotion_slice]
-        # The source is chosen clip by clip, so the decoder must first read the decoded prosody.
-        decoded = codec.decoder(
-            quantized.latent,
-            source_f0=true_f0,
-            source_voicing=batch.voiced,
-            source_override=batch.use_true_f0,
-            noise_start=batch.noise_start,
-            emotion_gradient=self.config.emotion_gradient,
-        )
-        hop = self.config.codec.hop_length
-        wav = decoded.wav[:, hop : hop + batch.wav.shape[1]]
-        raw = prosody_losses(codec.decoder.prosody, decoded.prosody, batch)
-        raw["emotion"], accuracy = emotion_loss(self.emotion_head(emotion), batch.emotion)
-        with torch.no_grad():
-            voiced = batch.voiced > 0
-            error = (torch.log(decoded.prosody.f0) - batch.log_f0).abs() * (1200 / math.log(2))
-            error = error[voiced] if bool(voiced.any()) else error.new_zeros(1)
-            figures = {
-                "f0_cents_median": error.median(),
-                "f0_gross_error": (error > 300).float().mean(),
-                "voicing_error": ((decoded.prosody.voicing_logit > 0) != voiced).float().mean(),
-                "emotion_accuracy": accuracy,
-            }
-        return wav, *self._weighted(raw, figures)
-
-    def _wave_losses(
-        self, wav: Tensor, batch: Batch, step: int | None
+    def _heard(
+        self, decoded: Decoded, step: int | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms and figures that compare decoded with true waves."""
-        raw = self.spectral(wav, batch.wav, step)
-        raw["level"] = level_loss(wav, batch, self.config.codec.hop_length)
-        terms, figures = self._weighted(raw, {})
+        """Terms and figures of decoded waves, those from outside among them."""
+        terms, figures = self.objective.heard(decoded.wav, decoded.batch, step)
         if self.extra_loss is not None and step is not None:
-            extra = {f"extra_{k}": v for k, v in self.extra_loss(wav, batch).items()}
-            terms.update(extra)
-            figures.update({k: v.detach() for k, v in extra.items()})
+            extra = self.extra_loss(decoded.wav, decoded.batch)
+            terms.update({f"extra_{k}": v for k, v in extra.items()})
+            figures.update({f"extra_{k}": v.detach() for k, v in extra.items()})
         return terms, figures
-
-    def _weighted(
-        self, raw: dict[str, Tensor], figures: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        terms = {name: getattr(self.config.loss, name) * value for name, value in raw.items()}
-        return terms, {**figures, **{f"raw_{k}": v.detach() for k, v in raw.items()}}
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; returns its figures.
@@ -191,13 +151,15 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.source.batch(self.step)
-        wav, told, figures = self._decode(batch, self.codec)
+        decoded, told, figures = self.objective.decode(batch, self.codec, config.rates)
         adversary = self.adversary
         judged = adversary is not None and adversary.learns_at(self.step)
-        # Discriminators add their gradient at the waves: there that of the other losses stops.
-        leaf = wav.detach().requires_grad_() if judged else wav
-        heard, wave_figures = self._wave_losses(leaf, batch, self.step)
-        figures.update(wave_figures)
+        # What discriminators add, and what is balanced, is a gradient at the waves: there the
+        # graph of the other losses ends.
+        split = judged or self.balancer is not None
+        leaf = decoded.wav.detach().requires_grad_() if split else decoded.wav
+        heard, more = self._heard(decoded._replace(wav=leaf), self.step)
+        figures.update(more)
         terms = {**heard, **told}
         total = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(total)):
@@ -208,14 +170,14 @@ class Trainer:
             )
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        if judged:
-            (gradient,) = torch.autograd.grad(torch.stack(list(heard.values())).sum(), leaf)
-            added, own_figures = self._judge(leaf, batch, gradient)
-            figures.update(own_figures)
+        if split:
+            gradient = self._gradient_at(leaf, heard)
+            if judged:
+                added, own_figures = self._judge(leaf, decoded.batch, gradient)
+                figures.update(own_figures)
+                gradient = gradient if added is None else gradient + added
             rest = torch.stack(list(told.values())).sum()
-            torch.autograd.backward(
-                [wav, rest], [gradient if added is None else gradient + added, None]
-            )
+            torch.autograd.backward([decoded.wav, rest], [gradient, None])
         else:
             total.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -240,6 +202,19 @@ class Trainer:
             "learning_rate": rate,
             **{name: float(value) for name, value in figures.items()},
         }
+
+    def _gradient_at(self, wav: Tensor, heard: dict[str, Tensor]) -> Tensor:
+        """Gradient by the waves of all terms on them, balanced if the run says so."""
+        if self.balancer is None:
+            (gradient,) = torch.autograd.grad(torch.stack(list(heard.values())).sum(), wav)
+            return gradient
+        weights = {name: getattr(self.config.loss, name) for name in self.balancer.names}
+        own = {name: heard[name] for name in self.balancer.names}
+        others = [value for name, value in heard.items() if name not in own]
+        gradient = self.balancer(own, weights, wav)
+        if others:  # terms from outside come with their weight
+            gradient = gradient + torch.autograd.grad(torch.stack(others).sum(), wav)[0]
+        return gradient
 
     def _judge(
         self, wav: Tensor, batch: Batch, gradient: Tensor
@@ -266,15 +241,15 @@ class Trainer:
     def evaluate(self, batches: int = 4) -> dict[str, float]:
         """Loss terms of the averaged weights on fixed dev crops, by stage count."""
         assert self.dev is not None
-        out: dict[str, float] = {}
+        crops = [self.dev.batch(index, stream=1) for index in range(batches)]
+        out: dict[str, float] = self.objective.leakage(crops, self.ema)
         top = self.config.codec.quantizer.num_stages
         for stages in (count for count in _DEV_STAGES if count <= top):
             sums: dict[str, float] = {}
-            for index in range(batches):
-                batch = self.dev.batch(index, stream=1)
-                batch = batch._replace(
-                    stages=torch.full_like(batch.stages, stages),
-                    use_true_f0=torch.zeros_like(batch.use_true_f0),
+            for crop in crops:
+                batch = crop._replace(
+                    stages=torch.full_like(crop.stages, stages),
+                    use_true_f0=torch.zeros_like(crop.use_true_f0),
                 )
                 _, figures = self.losses(batch, self.ema)
                 for name, value in figures.items():
@@ -294,7 +269,7 @@ class Trainer:
         path = latest_checkpoint(self.folder)
         if path is None:
             return False
-        optional = ("adversary", "adversary_optimizer")
+        optional = ("adversary", "adversary_optimizer", "balancer")
         record = load_checkpoint(path, self.modules, self.optimizers, optional)
         self.step, self.seconds = int(record["step"]), float(record["seconds"])
         return True

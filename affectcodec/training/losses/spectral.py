@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruction, prosody and emotion losses."""
+"""Reconstruction losses on spectra: mel, spectral convergence, band envelopes, loudness."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affectcodec.nn.causal import CausalConvNeXt
-from affectcodec.nn.prosody import Prosody, ProsodyHead
-from affectcodec.training.batches import Batch, frame_log_energy
-from affectcodec.training.cache import EMOTIONS
 from affectcodec.training.config import ENVELOPE_HOP, ENVELOPE_SPAN
 from affectcodec.training.spectrogram import magnitude
 
@@ -158,53 +154,3 @@ class SpectralLosses(nn.Module):
         # Silent spans carry no envelope to match.
         weight = (power > 1e-3 * power.amax((1, 2), keepdim=True)).float()
         return 1 - (correlation * weight).sum() / weight.sum().clamp(min=1)
-
-
-def prosody_losses(head: ProsodyHead, prosody: Prosody, batch: Batch) -> dict[str, Tensor]:
-    """Terms ``f0`` (cross-entropy on voiced frames), ``voicing`` and ``energy``."""
-    targets = head.f0_targets(batch.log_f0)
-    cross = -(targets * F.log_softmax(prosody.f0_logits, -1)).sum(-1)
-    voiced = batch.voiced
-    f0 = (cross * voiced).sum() / voiced.sum().clamp(min=1)
-    voicing = F.binary_cross_entropy_with_logits(prosody.voicing_logit, voiced)
-    # Silence below -80 dBFS need not be told apart from silence at -90.
-    want = batch.log_energy.clamp(min=-9.2)
-    energy = F.l1_loss(prosody.log_energy.clamp(min=-9.2), want)
-    return {"f0": f0, "voicing": voicing, "energy": energy}
-
-
-def level_loss(prediction: Tensor, batch: Batch, hop: int) -> Tensor:
-    """Mean difference of log energy over active frames, absolute by clip.
-
-    Losses that punish added sound more than missing sound pull the level down; this one, blind to
-    everything but the level of the clip as a whole, keeps it.
-    """
-    want = batch.log_energy
-    active = (want > want.amax(1, keepdim=True) - math.log(100)).float()
-    difference = (frame_log_energy(prediction, hop) - want) * active
-    return (difference.sum(1) / active.sum(1)).abs().mean()
-
-
-class EmotionHead(nn.Module):
-    """Class head on the quantized emotion block; used in training only."""
-
-    def __init__(self, in_channels: int, channels: int = 64) -> None:
-        super().__init__()
-        self.network = CausalConvNeXt(in_channels, channels, 1, 7, 2)
-        self.score = nn.Linear(channels, 1)
-        self.out = nn.Linear(channels, len(EMOTIONS))
-
-    def forward(self, emotion: Tensor) -> Tensor:
-        """``[B, T, D_e] -> [B, classes]``."""
-        hidden = self.network(emotion)
-        weight = torch.softmax(self.score(hidden), 1)
-        return self.out((weight * hidden).sum(1))
-
-
-def emotion_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy over labelled clips and accuracy; both 0 when none is labelled."""
-    known = labels >= 0
-    count = known.sum().clamp(min=1)
-    loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count
-    accuracy = ((logits.argmax(-1) == labels) & known).sum() / count
-    return loss, accuracy

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objective: rates from one pass, terms that are asked for, gradients where they belong."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from affectcodec.training.cache import ClipCache
+from affectcodec.training.config import LossWeights
+from affectcodec.training.trainer import Trainer
+from tests.training.sounds import same_tensors, tiny_run
+
+pytest.importorskip("tensorboard")
+
+
+def run(folder: Path, cache: ClipCache, **changes) -> Trainer:
+    return Trainer(tiny_run(precision="fp32", **changes), cache, None, folder)
+
+
+def test_rates_are_what_separate_passes_give(tmp_path: Path, cache: ClipCache) -> None:
+    one = run(tmp_path, cache)
+    batch = one.source.batch(0)
+    decoded, _, _ = one.objective.decode(batch, one.codec, (1, 2, 4))
+    assert decoded.wav.shape[0] == decoded.batch.wav.shape[0] == 3 * len(batch.wav)
+    for i, rate in enumerate((1, 2, 4)):
+        stages = torch.full_like(batch.stages, rate)
+        alone, _, _ = one.objective.decode(batch._replace(stages=stages), one.codec)
+        part = slice(i * len(batch.wav), (i + 1) * len(batch.wav))
+        torch.testing.assert_close(decoded.wav[part], alone.wav, rtol=1e-3, atol=1e-4)
+        assert torch.equal(decoded.batch.stages[part], stages)
+
+
+def test_a_multi_rate_run_trains(tmp_path: Path, cache: ClipCache) -> None:
+    one = run(tmp_path, cache, rates=(2, 4))
+    first = one.train_step()["loss"]
+    assert first > 0 and one.train_step()["loss"] > 0
+    with pytest.raises(ValueError, match=r"rates must lie in 1\.\.4, got 8"):
+        tiny_run(rates=(2, 8))
+
+
+def test_terms_without_weight_are_not_computed(tmp_path: Path, cache: ClipCache) -> None:
+    figures = run(tmp_path, cache).train_step()
+    assert not any("cycle" in name or "frames" in name for name in figures)
+
+
+@pytest.mark.parametrize("name", ["frames", "cycle_prosody", "cycle_latent", "cycle_emotion"])
+def test_every_term_reaches_the_codec(tmp_path: Path, cache: ClipCache, name: str) -> None:
+    one = run(tmp_path, cache, loss=LossWeights(**{name: 1.0}))
+    batch = one.source.batch(0)._replace(emotion=torch.tensor([0, 1]))
+    decoded, told, _ = one.objective.decode(batch, one.codec)
+    heard, _ = one.objective.heard(decoded.wav, decoded.batch, 0)
+    term = {**told, **heard}[name]
+    assert float(term) > 0
+    part = one.codec.encoder.emotion if name == "frames" else one.codec.decoder
+    gradients = torch.autograd.grad(term, list(part.parameters()), allow_unused=True)
+    assert any(g is not None and float(g.abs().sum()) > 0 for g in gradients)
+
+
+def test_the_cycle_teaches_the_codec_not_its_judges(tmp_path: Path, cache: ClipCache) -> None:
+    one = run(tmp_path, cache)
+    weights = LossWeights(cycle_emotion=1.0, cycle_latent=1.0)
+    one.objective.config = dataclasses.replace(one.config, loss=weights)
+    batch = one.source.batch(0)._replace(emotion=torch.tensor([0, 1]))
+    wav = batch.wav.clone().requires_grad_()
+    heard, _ = one.objective.heard(wav, batch, 0)
+    (heard["cycle_emotion"] + heard["cycle_latent"]).backward()
+    assert wav.grad is not None
+    assert all(p.grad is None for p in one.emotion_head.parameters())
+    assert all(p.grad is None for p in one.ema.parameters())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_the_reconstruction_gradient_at_the_emotion_branch(
+    tmp_path: Path, cache: ClipCache, share: float
+) -> None:
+    one = run(tmp_path, cache, emotion_gradient=share)
+    batch = one.source.batch(0)
+    parameters = list(one.codec.encoder.heads["emotion"].parameters())
+
+    def norm() -> float:
+        decoded, _, _ = one.objective.decode(batch, one.codec)
+        heard, _ = one.objective.heard(decoded.wav, decoded.batch, 0)
+        total = torch.stack(list(heard.values())).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        return sum(float(g.norm()) for g in gradients if g is not None)
+
+    got = norm()
+    one.objective.config = dataclasses.replace(one.config, emotion_gradient=1.0)
+    whole = norm()
+    # What reaches it through the decoded energy is not scaled: level is prosody.
+    assert got <= whole * 1.001
+    if share == 1.0:
+        assert got == pytest.approx(whole)
+    else:
+        assert got < whole
+
+
+def test_a_balanced_run_resumes_to_the_same_bits(tmp_path: Path, cache: ClipCache) -> None:
+    settings = {"balance": True, "loss": LossWeights(cycle_prosody=0.5)}
+    whole = run(tmp_path / "whole", cache, **settings)
+    for _ in range(3):
+        whole.train_step()
+    cut = run(tmp_path / "cut", cache, **settings)
+    for _ in range(2):
+        cut.train_step()
+    cut.save()
+    resumed = run(tmp_path / "cut", cache, **settings)
+    assert resumed.resume()
+    resumed.train_step()
+    for name, module in whole.modules.items():
+        assert same_tensors(resumed.modules[name].state_dict(), module.state_dict()), name
+    assert whole.balancer is not None and float(whole.balancer.norms.min()) > 0
+
+
+def test_dev_figures_hold_the_leakage_of_both_blocks(
+    tmp_path: Path, cache: ClipCache, dev_cache: ClipCache
+) -> None:
+    one = Trainer(tiny_run(), cache, dev_cache, tmp_path)
+    figures = one.evaluate(batches=1)
+    assert 0 <= figures["leakage_emotion"] <= 1 and 0 <= figures["leakage_acoustic"] <= 1
+
+
+def test_a_teacher_that_is_missing_is_named(tmp_path: Path, cache: ClipCache) -> None:
+    with pytest.raises(ValueError, match=r"loss\.teacher is above 0"):
+        run(tmp_path, cache, loss=LossWeights(teacher=1.0))
+    with pytest.raises(ValueError, match=r"loss\.cycle_teacher is above 0"):
+        run(tmp_path, cache, loss=LossWeights(cycle_teacher=1.0))
+    with pytest.raises(ValueError, match="mel must be 0 or more, got -1"):
+        LossWeights(mel=-1.0)
