@@ -135,10 +135,15 @@ class BDRFSQ(nn.Module):
         for block in self._modules["blocks"]._modules.values():  # type: ignore[union-attr]
             own = block._parameters  # type: ignore[union-attr]
             if len(own) == 6:
-                found += own.values()  # type: ignore[arg-type]
+                found.extend(own.values())  # type: ignore[arg-type]
             else:  # a parametrization took some of them over
                 found += cast(_BlockQuantizer, block).tensors()
         return found
+
+    def _weights(self, backend: str) -> Tensor:
+        """Folded weights of the present parameters."""
+        blocks = self._modules["blocks"]._modules  # type: ignore[union-attr]
+        return self._folded.get(blocks, self._all_parameters, self._description, backend)
 
     def block_params(self, name: str, dtype: torch.dtype = torch.float32) -> BlockParams:
         """Parameters of one block, converted to ``dtype``."""
@@ -150,20 +155,22 @@ class BDRFSQ(nn.Module):
     # -- checks ---------------------------------------------------------------------------------
 
     def _check_latent(self, z: Tensor, channels_last: bool) -> None:
+        if isinstance(z, Tensor) and z.is_floating_point():
+            shape = z.shape
+            if len(shape) == 3 and shape[2 if channels_last else 1] == self._width:
+                return
         if not isinstance(z, Tensor) or z.ndim != 3:
             got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             wanted = "[B, T, D]" if channels_last else "[B, D, T]"
             raise ValueError(f"z: wanted a tensor {wanted}, got {got}")
-        if not z.dtype.is_floating_point:
+        if not z.is_floating_point():
             raise ValueError(f"z: wanted a floating point tensor, got {z.dtype}")
-        channels = z.shape[2 if channels_last else 1]
-        if channels != self._width:
-            hint = "" if channels_last else "; pass channels_last=True for [B, T, D]"
-            raise ValueError(
-                f"z: wanted {self.config.width} channels "
-                f"({' + '.join(f'{b.width} {b.name}' for b in self.config.blocks)}), "
-                f"got {channels} in shape {tuple(z.shape)}{hint}"
-            )
+        hint = "" if channels_last else "; pass channels_last=True for [B, T, D]"
+        raise ValueError(
+            f"z: wanted {self.config.width} channels "
+            f"({' + '.join(f'{b.width} {b.name}' for b in self.config.blocks)}), "
+            f"got {z.shape[2 if channels_last else 1]} in shape {tuple(z.shape)}{hint}"
+        )
 
     def _check_tokens(self, tokens: Tensor) -> Tensor:
         if not isinstance(tokens, Tensor) or tokens.ndim != 3:
@@ -283,9 +290,10 @@ class BDRFSQ(nn.Module):
             RuntimeError: if the backend asked for cannot serve.
         """
         self._check_latent(z, channels_last)
-        backend = choose("encode", z.device.type, z.dtype, self.backend)
+        device = "cpu" if z.is_cpu else z.device.type  # the name of a device takes longer
+        backend = choose("encode", device, z.dtype, self.backend)
         if backend != REFERENCE:
-            weights = self._folded.get(self._all_parameters(), self._description, backend)
+            weights = self._weights(backend)
             return kernels.encode(backend, z, weights, self._description, channels_last, out)
         z = z.transpose(1, 2) if channels_last else z
         with torch.no_grad():
@@ -347,7 +355,7 @@ class BDRFSQ(nn.Module):
     ) -> Tensor:
         batch, kept, _ = tokens.shape
         counts = self._counts(stages, batch, kept, tokens.device)
-        weights = self._folded.get(self._all_parameters(), self._description, backend)
+        weights = self._weights(backend)
         try:
             return kernels.decode(
                 backend,
@@ -445,7 +453,7 @@ class BDRFSQ(nn.Module):
             if torch.is_grad_enabled() and any(p.requires_grad for p in params):
                 weights = fold(params, self._description, backend)  # they change at every step
             else:
-                weights = self._folded.get(params, self._description, backend)
+                weights = self._weights(backend)
             below = tuple(sorted({rate for rate in rates if rate < num_stages}))
             found, token = kernels.quantize(
                 backend,

@@ -17,6 +17,7 @@ To add an operator: a row in ``OPS`` and an implementation in a backend.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -334,9 +335,6 @@ def _from_environment() -> str | None:
 _ENVIRONMENT = _from_environment()
 _CONTEXT: ContextVar[str | None] = ContextVar("affectcodec_backend", default=None)
 
-# Looked up here and not at each call: a call may be traced by torch.compile.
-_CPU_MISSING = BACKENDS["cpu"].why_missing()
-
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
@@ -370,6 +368,10 @@ def asked_backend() -> str | None:
     return _CONTEXT.get() or _ENVIRONMENT
 
 
+# Loaded with the package and not at the first call: a saved graph may be run before any.
+BACKENDS["cpu"].why_missing()
+
+
 # A traced graph keeps the choice of the moment it was traced: context variables cannot be guarded.
 @torch.compiler.assume_constant_result
 def choose(
@@ -389,26 +391,29 @@ def choose(
         ValueError: if a backend was asked for by an unknown name.
         RuntimeError: if the backend asked for cannot serve the call; the message says why.
     """
-    asked = backend or _CONTEXT.get() or _ENVIRONMENT
+    name, reason = _chosen(backend or _CONTEXT.get() or _ENVIRONMENT, device, dtype)
+    if reason:
+        raise RuntimeError(f"{op}: backend {name!r} was asked for and cannot serve: {reason}")
+    return name
+
+
+@functools.cache
+def _chosen(asked: str | None, device: str, dtype: torch.dtype | None) -> tuple[str, str]:
+    """Name of a backend, and why it cannot serve. What is there does not change in a process."""
     if asked is None:
-        if device == "cpu":  # without a loop, for the sake of a single frame
-            served = not _CPU_MISSING and dtype is not torch.float64
-            return "cpu" if served else REFERENCE
         for row in BACKENDS.values():
             taken = row.device == device and (dtype is None or dtype in row.dtypes)
             if taken and not row.why_missing():
-                return row.name
-        return REFERENCE
+                return row.name, ""
+        return REFERENCE, ""
     if asked == REFERENCE:
-        return REFERENCE
+        return REFERENCE, ""
     row = BACKENDS[_checked(asked, "backend")]
-    reason = _CPU_MISSING if row.name == "cpu" else row.why_missing()
+    reason = row.why_missing()
     if not reason and device != row.device and device not in row.devices():
         reason = f"it computes on {row.device} tensors, got a tensor on {device}"
         reason += row.elsewhere and f"; {row.elsewhere}"
     if not reason and dtype is not None and dtype not in row.dtypes:
         names = ", ".join(str(t).removeprefix("torch.") for t in row.dtypes)
         reason = f"it takes {names}, got {str(dtype).removeprefix('torch.')}"
-    if reason:
-        raise RuntimeError(f"{op}: backend {asked!r} was asked for and cannot serve: {reason}")
-    return asked
+    return asked, reason

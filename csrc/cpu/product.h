@@ -119,6 +119,61 @@ AC_INLINE void product(const Rows& a, int rows, ptrdiff_t element, const float* 
   }
 }
 
+// One row of C from R neighbouring chunks of `depth` each, every one a chain of its own, added up
+// in order. A single row is a single chain otherwise, and waits for each of its additions.
+template <int R, int V>
+AC_INLINE void chain_tile(const float* a, const float* b, ptrdiff_t ld_b, int depth, float* c,
+                          bool add) {
+  const ptrdiff_t step = depth * ld_b;
+  Floats sum[R][V] = {};
+  for (int k = 0; k < depth; ++k, b += ld_b) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Floats x = fill(a[r * depth + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        sum[r][v] = multiply_add(x, load(b + r * step + v * kLanes), sum[r][v]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    Floats total = add ? load(c + v * kLanes) + sum[0][v] : sum[0][v];
+#pragma GCC unroll 4
+    for (int r = 1; r < R; ++r) total = total + sum[r][v];
+    store(c + v * kLanes, total);
+  }
+}
+
+template <int R>
+AC_INLINE void chain_row(const float* a, const float* b, ptrdiff_t ld_b, int vectors, int depth,
+                         float* c, bool add) {
+  int v = 0;
+  for (; v + 3 <= vectors; v += 3) {
+    chain_tile<R, 3>(a, b + v * kLanes, ld_b, depth, c + v * kLanes, add);
+  }
+  if (vectors - v == 2) chain_tile<R, 2>(a, b + v * kLanes, ld_b, depth, c + v * kLanes, add);
+  if (vectors - v == 1) chain_tile<R, 1>(a, b + v * kLanes, ld_b, depth, c + v * kLanes, add);
+}
+
+// What `product` makes of one row, chunk after chunk, for `chunks` whole ones: the same sums in the
+// same order. b is [chunks * depth][ld_b].
+__attribute__((noinline, unused)) static void product_row(const float* a, const float* b,
+                                                          ptrdiff_t ld_b, int vectors, int depth,
+                                                          int64_t chunks, float* c) {
+  int64_t i = 0;
+  for (; i + 4 <= chunks; i += 4) {
+    chain_row<4>(a + i * depth, b + i * depth * ld_b, ld_b, vectors, depth, c, i > 0);
+  }
+  if (i + 2 <= chunks) {
+    chain_row<2>(a + i * depth, b + i * depth * ld_b, ld_b, vectors, depth, c, i > 0);
+    i += 2;
+  }
+  if (i < chunks) {
+    chain_row<1>(a + i * depth, b + i * depth * ld_b, ld_b, vectors, depth, c, i > 0);
+  }
+}
+
 }  // namespace
 }  // namespace cpu
 }  // namespace affectcodec

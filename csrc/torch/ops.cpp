@@ -91,10 +91,19 @@ constexpr int64_t kGrain = 2;
 // Outputs larger than this do not stay in a cache until they are read.
 constexpr int64_t kStreamBytes = int64_t{8} << 20;
 
-void read_plan(const Ints& config, Plan* plan) {
+// The plan of a configuration. The last one of a thread is kept: calls repeat it, and it is a good
+// part of the cost of one frame.
+const Plan& plan_of(const Ints& config) {
+  static thread_local Ints known;
+  static thread_local std::unique_ptr<Plan> plan;
+  if (plan && known == config) return *plan;
+  auto made = std::make_unique<Plan>();
   const char* wrong =
-      affectcodec::make_plan(config.data(), static_cast<int64_t>(config.size()), plan);
+      affectcodec::make_plan(config.data(), static_cast<int64_t>(config.size()), made.get());
   check(wrong == nullptr, wrong);
+  plan = std::move(made);
+  known = config;
+  return *plan;
 }
 
 const float* weights_of(const Tensor& weights, const Plan& plan) {
@@ -186,8 +195,42 @@ std::vector<int32_t> rates_of(const Ints& asked, const Plan& plan) {
   return rates;
 }
 
-Tensor make(const Tensor& like, std::vector<int64_t> shape, ScalarType type) {
-  return torch::stable::new_empty(like, shape, type);
+// A contiguous tensor on the CPU, without the detour through the dispatcher.
+Tensor make(const std::vector<int64_t>& shape, ScalarType type) {
+  int32_t dtype = 0;
+  switch (type) {
+    case ScalarType::Float:
+      dtype = aoti_torch_dtype_float32();
+      break;
+    case ScalarType::Int:
+      dtype = aoti_torch_dtype_int32();
+      break;
+    case ScalarType::Long:
+      dtype = aoti_torch_dtype_int64();
+      break;
+    case ScalarType::Byte:
+      dtype = aoti_torch_dtype_uint8();
+      break;
+    case ScalarType::BFloat16:
+      dtype = aoti_torch_dtype_bfloat16();
+      break;
+    case ScalarType::Half:
+      dtype = aoti_torch_dtype_float16();
+      break;
+    default:
+      check(false, "dtype: the cpu backend makes float32, bfloat16 and float16");
+  }
+  int64_t strides[3];
+  int64_t step = 1;
+  for (size_t i = shape.size(); i-- > 0;) {
+    strides[i] = step;
+    step *= shape[i] > 1 ? shape[i] : 1;
+  }
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()),
+                                                         shape.data(), strides, dtype,
+                                                         aoti_torch_device_type_cpu(), 0, &made));
+  return Tensor(made);
 }
 
 std::vector<int64_t> latent_shape(const View& v, const Plan& plan, bool channels_last) {
@@ -217,11 +260,10 @@ std::vector<BlockParameters> parameters_of(const std::vector<Tensor>& params, co
 }
 
 Tensor fold(const std::vector<Tensor>& params, const Ints& config) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   const Kernels& kernels = table();
   const auto blocks = parameters_of(params, plan);
-  Tensor weights = make(params[0], {plan.floats}, ScalarType::Float);
+  Tensor weights = make({plan.floats}, ScalarType::Float);
   float* to = static_cast<float*>(weights.mutable_data_ptr());
   for (int g = 0; g < plan.blocks; ++g) {
     kernels.fold(plan, g, blocks[static_cast<size_t>(g)], to);
@@ -236,13 +278,12 @@ void run_encode(const EncodeJob& job, const Kernels& kernels) {
 }
 
 Tensor encode(const Tensor& z, const Tensor& weights, const Ints& config, bool channels_last) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   EncodeJob job{};
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
   job.z = view_of(z, plan, channels_last, "z");
-  Tensor tokens = make(z, {job.z.batch, plan.stages, job.z.frames},
+  Tensor tokens = make({job.z.batch, plan.stages, job.z.frames},
                        plan.wide() ? ScalarType::Long : ScalarType::Int);
   job.tokens = token_view(tokens, true);
   run_encode(job, table());
@@ -251,8 +292,7 @@ Tensor encode(const Tensor& z, const Tensor& weights, const Ints& config, bool c
 
 void encode_out(const Tensor& z, const Tensor& weights, const Ints& config, bool channels_last,
                 Tensor out) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   EncodeJob job{};
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
@@ -270,8 +310,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const T
                                                         const Ints& config,
                                                         const std::optional<Tensor>& counts,
                                                         const Ints& rates, bool channels_last) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   EncodeJob job{};
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
@@ -281,13 +320,13 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const T
   std::vector<Tensor> latents;
   std::vector<View> views;
   for (size_t i = 0; i < ascending.size(); ++i) {
-    latents.push_back(make(z, latent_shape(job.z, plan, channels_last), z.scalar_type()));
+    latents.push_back(make(latent_shape(job.z, plan, channels_last), z.scalar_type()));
     views.push_back(fresh_view(latents.back(), plan, channels_last));
   }
-  Tensor tokens = make(z, {job.z.batch, plan.stages, job.z.frames},
+  Tensor tokens = make({job.z.batch, plan.stages, job.z.frames},
                        plan.wide() ? ScalarType::Long : ScalarType::Int);
   const int64_t units = affectcodec::cpu::units_of(job.z.total());
-  Tensor saved = make(z, {units * affectcodec::cpu::total_rows(plan) * kUnit}, ScalarType::Float);
+  Tensor saved = make({units * affectcodec::cpu::total_rows(plan) * kUnit}, ScalarType::Float);
   job.tokens = token_view(tokens, true);
   job.saved = static_cast<float*>(saved.mutable_data_ptr());
   job.outputs = static_cast<int>(ascending.size());
@@ -301,8 +340,7 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
     const std::vector<Tensor>& grads, const Ints& present, const Tensor& z, const Tensor& saved,
     const Tensor& weights, const std::vector<Tensor>& params, const Ints& config,
     const std::optional<Tensor>& counts, const Ints& rates, bool channels_last, bool need_dz) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   const Kernels& kernels = table();
   BackwardJob job{};
   job.plan = &plan;
@@ -328,15 +366,15 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   job.outputs = static_cast<int>(ascending.size());
   job.rates = ascending.data();
   job.grad = views.data();
-  Tensor dz = need_dz ? make(z, latent_shape(job.z, plan, channels_last), z.scalar_type())
-                      : make(z, {0}, z.scalar_type());
+  Tensor dz = need_dz ? make(latent_shape(job.z, plan, channels_last), z.scalar_type())
+                      : make({0}, z.scalar_type());
   if (need_dz) job.dz = fresh_view(dz, plan, channels_last);
 
   // The number of slabs follows from the number of frames alone: sums must not depend on threads.
   job.slabs =
       units < affectcodec::cpu::kMaxSlabs ? (units > 0 ? units : 1) : affectcodec::cpu::kMaxSlabs;
   const int64_t floats = affectcodec::cpu::plan_partials(plan, job.outputs, job.rates, nullptr);
-  Tensor partial = make(z, {job.slabs, floats}, ScalarType::Float);
+  Tensor partial = make({job.slabs, floats}, ScalarType::Float);
   job.partial = static_cast<float*>(partial.mutable_data_ptr());
   in_parallel(job.slabs, 1, [&](int64_t begin, int64_t end) {
     kernels.backward(job, begin, end, scratch(plan));
@@ -354,7 +392,7 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
                                             {plan.stages, b.width, b.dims}, {plan.stages, b.width},
                                             {plan.stages, b.dims},          {plan.stages, b.dims}};
     for (int i = 0; i < 6; ++i) {
-      out.push_back(make(z, shapes[i], ScalarType::Float));
+      out.push_back(make(shapes[i], ScalarType::Float));
       data[i] = static_cast<float*>(out.back().mutable_data_ptr());
     }
     to[static_cast<size_t>(g)] =
@@ -396,21 +434,19 @@ void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
 
 Tensor decode(const Tensor& tokens, const Tensor& weights, const Ints& config,
               const std::optional<Tensor>& counts, bool channels_last, ScalarType dtype) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   check(tokens.dim() == 3, "tokens: wanted [B, K, T]");
   View shape;
   shape.batch = tokens.size(0);
   shape.frames = tokens.size(2);
-  Tensor out = make(weights, latent_shape(shape, plan, channels_last), dtype);
+  Tensor out = make(latent_shape(shape, plan, channels_last), dtype);
   run_decode(tokens, weights, plan, counts, channels_last, out);
   return out;
 }
 
 void decode_out(const Tensor& tokens, const Tensor& weights, const Ints& config,
                 const std::optional<Tensor>& counts, bool channels_last, Tensor out) {
-  Plan plan;
-  read_plan(config, &plan);
+  const Plan& plan = plan_of(config);
   check(tokens.dim() == 3 && out.dim() == 3 && out.size(0) == tokens.size(0) &&
             out.size(channels_last ? 1 : 2) == tokens.size(2),
         "out: wanted the batch and frames of tokens");
@@ -425,7 +461,7 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
   const auto count = static_cast<size_t>(codes.numel());
   const int width = static_cast<int>(bits);
   Tensor out =
-      make(codes, {static_cast<int64_t>(affectcodec::packed_size(count, width))}, ScalarType::Byte);
+      make({static_cast<int64_t>(affectcodec::packed_size(count, width))}, ScalarType::Byte);
   auto* to = static_cast<uint8_t*>(out.mutable_data_ptr());
   if (count == 0) return out;
   const auto pack = [&](const auto* from) {
@@ -459,7 +495,7 @@ Tensor unpack_bits(const Tensor& data, int64_t bits, int64_t count, ScalarType d
   const size_t used = static_cast<size_t>(count) * static_cast<size_t>(bits) % 8;
   check(used == 0 || from[size - 1] >> used == 0,
         "data: the bits that fill up the last byte are not 0");
-  Tensor out = make(data, {count}, dtype);
+  Tensor out = make({count}, dtype);
   if (wide) {
     affectcodec::unpack_bits(from, static_cast<size_t>(count), width,
                              static_cast<int64_t*>(out.mutable_data_ptr()));

@@ -14,12 +14,13 @@ digit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from affectcodec import _native
 from affectcodec.config import BDRFSQConfig
 from affectcodec.ops import fsq
 from affectcodec.ops.bd_rfsq.params import BlockParams
@@ -106,7 +107,7 @@ class FoldCache:
 
     def __init__(self) -> None:
         # One attribute, replaced as a whole: another thread sees the old entry or the new one.
-        self._entry: tuple[list[Any], Any, Tensor] | None = None
+        self._entry: _Entry | None = None
         self._hooks: list[Any] = []
 
     def forget(self, _: Any = None) -> None:
@@ -121,20 +122,31 @@ class FoldCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return (FoldCache, ())
 
-    def get(self, params: Sequence[Tensor], description: tuple[int, ...], backend: str) -> Tensor:
-        """Folded weights for ``backend``; ``params`` as the blocks hold them, in order."""
+    def get(
+        self,
+        blocks: dict[str, Any],
+        parameters: Callable[[], Sequence[Tensor]],
+        description: tuple[int, ...],
+        backend: str,
+    ) -> Tensor:
+        """Folded weights for ``backend``.
+
+        Args:
+            blocks: the modules that hold the parameters.
+            parameters: all of them in order; called only where they have to be folded.
+        """
         if torch.compiler.is_compiling():
-            return fold(params, description, backend)
+            return fold(parameters(), description, backend)
         try:
-            key: list[Any] = [backend]
-            for p in params:
-                key.append(p.data_ptr())
-                key.append(p._version)
+            stamp = _stamp(blocks)
         except RuntimeError:  # an inference tensor counts no versions, a fake one has no address
-            return fold(params, description, backend)
+            stamp = None
+        if stamp is None:
+            return fold(parameters(), description, backend)
         entry = self._entry
-        if entry is not None and entry[0] == key:
-            return entry[2]
+        if entry is not None and entry.stamp == stamp and entry.backend == backend:
+            return entry.weights
+        params = parameters()
         # Not an inference tensor: the entry may be used inside and outside of inference mode.
         with torch.inference_mode(False):
             weights = fold(params, description, backend)
@@ -142,9 +154,33 @@ class FoldCache:
         if all(p.is_leaf and p.grad is None for p in params):
             trained = [p for p in params if p.requires_grad]
             self._hooks = [p.register_post_accumulate_grad_hook(self.forget) for p in trained]
-            # The tensors are held, so that no other can come to lie at the same address.
-            self._entry = (key, [p.detach() for p in params], weights)
+            self._entry = _Entry(stamp, backend, weights, [p.detach() for p in params])
         return weights
+
+
+class _Entry(NamedTuple):
+    stamp: Any
+    backend: str
+    weights: Tensor
+    held: list[Tensor]  # so that no other tensor can come to lie at the same address
+
+
+def _stamp_in_python(blocks: dict[str, Any]) -> list[int] | None:
+    """Address and version of each parameter; None where a block does not hold six of its own."""
+    numbers: list[int] = []
+    for block in blocks.values():
+        own = block._parameters.values()
+        if len(own) != 6 or None in own:
+            return None
+        for parameter in own:
+            numbers += (parameter.data_ptr(), parameter._version)
+    return numbers
+
+
+# Taken at every call: for one frame the loop in Python would cost as much as the kernel.
+_stamp: Callable[[dict[str, Any]], Any] = getattr(
+    _native.load("affectcodec._cpu").module, "stamp", _stamp_in_python
+)
 
 
 def fold(params: Sequence[Tensor], description: tuple[int, ...], backend: str) -> Tensor:
