@@ -19,15 +19,16 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
-CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/csrc/*.cpp)
+CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/csrc/*.h tests/csrc/*.cpp)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup test test-fast lint types format demo info bench clean
+.PHONY: help setup test test-fast sanitize lint types format demo info bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup      environment with everything for development"
 	@echo "make test       all tests          make test-fast  without the slow ones"
+	@echo "make sanitize   kernels under sanitizers of addresses, undefined behaviour and threads"
 	@echo "make lint       ruff, clang-format make types      mypy"
 	@echo "make format     rewrite sources    make demo       hear the codec on its samples"
 	@echo "make bench      benchmarks, and their figures into docs/performance.md"
@@ -56,6 +57,9 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+sanitize: $(VENV)/.dev
+	$(BIN)/python tests/csrc/sanitize.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

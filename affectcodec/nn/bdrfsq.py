@@ -425,6 +425,7 @@ class BDRFSQ(nn.Module):
         rates: tuple[int, ...] = (),
         *,
         channels_last: bool = False,
+        out: BDRFSQOutput | None = None,
     ) -> BDRFSQOutput:
         """Quantize with straight-through gradients.
 
@@ -433,10 +434,13 @@ class BDRFSQ(nn.Module):
             stages: None, an int, a mapping block -> int, or an integer tensor ``[B, G]`` of the
                 active stages of each sample and block (stage dropout; no host sync).
             rates: stage counts whose latents are returned as well, from the same pass.
+            out: an earlier result of the same shapes, written over and returned; takes no
+                gradient.
 
         Raises:
             ValueError: on a wrong shape, dtype, stage count or rate.
-            RuntimeError: if the backend asked for cannot serve.
+            RuntimeError: if the backend asked for cannot serve, or ``out`` is given where a
+                gradient is wanted.
         """
         self._check_latent(z, channels_last)
         num_stages = self.config.num_stages
@@ -444,17 +448,27 @@ class BDRFSQ(nn.Module):
         for rate in rates:
             if not isinstance(rate, int) or not 1 <= rate <= num_stages:
                 raise ValueError(f"rates: wanted integers in 1..{num_stages}, got {rates}")
+        below = tuple(sorted({rate for rate in rates if rate < num_stages}))
+        if out is not None:
+            self._check_out(out, z, below)
         backend = choose("forward", z.device.type, z.dtype, self.backend)
         if backend != REFERENCE:
             counts = self._counts(stages, z.shape[0], num_stages, z.device)
             if counts is not None and counts.ndim != 2:
                 raise ValueError(f"stages: a tensor must be [B, G], got {list(counts.shape)}")
+            if out is not None:
+                weights = self._weights(backend)
+                into = [*(out.rates[rate] for rate in below), out.latent]
+                kernels.quantize_into(
+                    backend, z, weights, self._description, counts, below, channels_last, into,
+                    out.tokens,
+                )  # fmt: skip
+                return self._written(out, rates)
             params = self._all_parameters()
             if torch.is_grad_enabled() and any(p.requires_grad for p in params):
                 weights = fold(params, self._description, backend)  # they change at every step
             else:
                 weights = self._weights(backend)
-            below = tuple(sorted({rate for rate in rates if rate < num_stages}))
             found, token = kernels.quantize(
                 backend,
                 z,
@@ -480,7 +494,27 @@ class BDRFSQ(nn.Module):
             return u.transpose(1, 2) if channels_last else u
 
         latents = [join(i) for i in range(len(rates) + 1)]
+        if out is not None:
+            _write(out.tokens, token)
+            _write(out.latent, latents[-1])
+            for rate, u in zip(rates, latents[:-1], strict=True):
+                if rate < num_stages:
+                    _write(out.rates[rate], u)
+            return self._written(out, rates)
         return BDRFSQOutput(latents[-1], token, dict(zip(rates, latents[:-1], strict=True)))
+
+    def _check_out(self, out: BDRFSQOutput, z: Tensor, below: tuple[int, ...]) -> None:
+        missing = [rate for rate in below if rate not in out.rates]
+        if missing:
+            raise ValueError(f"out: wanted the latents of rates {list(below)}, without {missing}")
+        inputs = (z, *self._all_parameters())
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+            raise RuntimeError("out: takes no gradient; call under torch.no_grad()")
+
+    def _written(self, out: BDRFSQOutput, rates: tuple[int, ...]) -> BDRFSQOutput:
+        most = self.config.num_stages
+        latents = {rate: out.latent if rate == most else out.rates[rate] for rate in rates}
+        return BDRFSQOutput(out.latent, out.tokens, latents)
 
     def extra_repr(self) -> str:
         blocks = ", ".join(f"{b.name}: {b.width} -> {b.levels}" for b in self.config.blocks)

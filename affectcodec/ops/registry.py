@@ -218,6 +218,12 @@ OPS: dict[str, Op] = {
             _forward,
         ),
         Op(
+            "forward_out",
+            f"(Tensor z, {_WEIGHTS}, Tensor? counts, int[] rates, bool channels_last, "
+            "Tensor(a!)[] out, Tensor(b!) tokens) -> ()",
+            _nothing,
+        ),
+        Op(
             "backward",
             "(Tensor[] grads, int[] present, Tensor z, Tensor saved, Tensor weights, "
             "Tensor[] params, int[] config, Tensor? counts, int[] rates, bool channels_last, "

@@ -10,7 +10,7 @@
 
 namespace affectcodec {
 namespace cpu {
-namespace {
+namespace AFFECTCODEC_ISA {
 
 // Counting thresholds one after another beats searching them up to about this many.
 constexpr int32_t kFewLevels = 17;
@@ -243,6 +243,6 @@ __attribute__((noinline, unused)) static void backward_recurrence(const BlockWei
   }
 }
 
-}  // namespace
+}  // namespace AFFECTCODEC_ISA
 }  // namespace cpu
 }  // namespace affectcodec

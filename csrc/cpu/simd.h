@@ -3,8 +3,8 @@
 // vector extensions of GCC and Clang. Wider vectors than the machine has would be split and
 // spilled; that was measured five times slower.
 //
-// Everything has internal linkage: this header is compiled once per instruction set, and a shared
-// inline function could end up as the AVX-512 copy for every caller.
+// Functions have internal linkage and types a namespace of their own: this header is compiled once
+// per instruction set, and what is shared could end up as the AVX-512 copy for every caller.
 #pragma once
 
 #include <stddef.h>
@@ -23,7 +23,7 @@
 
 namespace affectcodec {
 namespace cpu {
-namespace {
+namespace AFFECTCODEC_ISA {
 
 #if defined(__AVX512F__)
 enum { kLanes = 16, kTileRows = 8, kTileVectors = 3 };  // 24 of 32 registers hold sums
@@ -163,6 +163,6 @@ AC_INLINE void transpose(const float* src, ptrdiff_t ld_src, int rows, int colum
 #endif
 }
 
-}  // namespace
+}  // namespace AFFECTCODEC_ISA
 }  // namespace cpu
 }  // namespace affectcodec

@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "../core/plan.h"
 #include "../cpu/kernels.h"
@@ -21,6 +22,18 @@ PyObject* isa(PyObject*, PyObject*) {
     return PyErr_Format(PyExc_RuntimeError, "AFFECTCODEC_CPU_ISA: %s", why);
   }
   return PyUnicode_FromString(kernels->name);
+}
+
+PyObject* isas(PyObject*, PyObject*) {
+  PyObject* names = PyList_New(0);
+  const char* why = "";
+  for (const char* name : {"scalar", "avx2", "avx512"}) {
+    if (names == nullptr || affectcodec::cpu::choose_kernels(name, &why) == nullptr) continue;
+    PyObject* text = PyUnicode_FromString(name);
+    if (text == nullptr || PyList_Append(names, text) != 0) Py_CLEAR(names);
+    Py_XDECREF(text);
+  }
+  return names;
 }
 
 constexpr Py_ssize_t kPerBlock = 6;
@@ -81,6 +94,7 @@ PyObject* stamp(PyObject* module, PyObject* blocks) {
 
 PyMethodDef methods[] = {
     {"isa", isa, METH_NOARGS, "Instruction set of the kernels in use: scalar, avx2 or avx512."},
+    {"isas", isas, METH_NOARGS, "Instruction sets that this build has and this machine runs."},
     {"stamp", stamp, METH_O,
      "Addresses and versions of the parameters of a dict of modules, as bytes; None where a module "
      "does not hold six of its own."},

@@ -146,6 +146,10 @@ def arguments(name: str, z: Tensor, channels_last: bool) -> tuple:
         return (z, weights, config, channels_last, torch.empty_like(tokens))
     if name == "forward":
         return (z, weights, config, counts, [1, 2], channels_last)
+    if name == "forward_out":
+        latents = [torch.empty(z.shape, dtype=z.dtype) for _ in range(3)]
+        rest = (counts, [1, 2], channels_last, latents, torch.empty_like(tokens))
+        return (z, weights, config, *rest)
     if name == "decode":
         return (tokens, weights, config, counts, channels_last, torch.float32)
     if name == "decode_out":

@@ -222,6 +222,30 @@ def test_outputs_into_given_tensors() -> None:
         q.decode(tokens, out=torch.empty(2, 3, 70))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+def test_a_forward_pass_into_an_earlier_result(backend: str, channels_last: bool) -> None:
+    q = quantizer(CONFIGS["odd"])
+    stages = {"a": 2, "b": 3, "c": 1}
+    with use_backend(backend), torch.no_grad():
+        first, second = (latent(q.config, 2, 70, channels_last) for _ in range(2))
+        want = q(second, stages, rates=(3, 1), channels_last=channels_last)
+        out = q(first, stages, rates=(1, 3), channels_last=channels_last)
+        places = [out.latent.data_ptr(), out.tokens.data_ptr(), out.rates[1].data_ptr()]
+        got = q(second, stages, rates=(3, 1), channels_last=channels_last, out=out)
+        found = [got.latent.data_ptr(), got.tokens.data_ptr(), got.rates[1].data_ptr()]
+        assert places == found and got.rates[3] is got.latent
+        for a, b in ((got.latent, want.latent), (got.tokens, want.tokens)):
+            assert torch.equal(a, b)
+        assert torch.equal(got.rates[1], want.rates[1])
+        with pytest.raises(ValueError, match=r"out: wanted the latents of rates \[2\]"):
+            q(second, rates=(2,), channels_last=channels_last, out=out)
+        with pytest.raises((ValueError, RuntimeError), match="out: wanted"):
+            q(second[:1], channels_last=channels_last, out=out)
+    with use_backend(backend), pytest.raises(RuntimeError, match="out: takes no gradient"):
+        q(second, channels_last=channels_last, out=out)
+
+
 def test_infinite_values_stay_in_the_codebook_and_nan_is_marked() -> None:
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, 2, 70)

@@ -113,6 +113,23 @@ def quantize(
     return tuple(latents), tokens
 
 
+def quantize_into(
+    backend: str,
+    z: Tensor,
+    weights: Tensor,
+    config: tuple[int, ...],
+    counts: Tensor | None,
+    rates: tuple[int, ...],
+    channels_last: bool,
+    out: Sequence[Tensor],
+    tokens: Tensor,
+) -> None:
+    """What ``quantize`` makes, written into ``out`` (as many as it returns) and ``tokens``."""
+    _KERNELS[backend]["forward_out"](
+        z.detach(), weights, config, counts, rates, channels_last, list(out), tokens
+    )
+
+
 class _Decode(torch.autograd.Function):
     @staticmethod
     def forward(

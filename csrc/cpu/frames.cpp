@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// Frames in and out of the working forms.
+#include "frames.h"
+
+#include "half.h"
+
+namespace affectcodec {
+namespace cpu {
+namespace AFFECTCODEC_ISA {
+namespace {
+
+template <typename T>
+AC_INLINE void load_run(const T* from, ptrdiff_t stride, int count, float* to) {
+  if (stride == 1) {
+    for (int i = 0; i < count; ++i) to[i] = widen(from[i]);
+  } else {
+    for (int i = 0; i < count; ++i) to[i] = widen(from[i * stride]);
+  }
+}
+
+template <typename T>
+AC_INLINE void store_run(const float* from, int count, T* to, ptrdiff_t stride) {
+  if (stride == 1) {
+    for (int i = 0; i < count; ++i) narrow(from[i], to + i);
+  } else {
+    for (int i = 0; i < count; ++i) narrow(from[i], to + i * stride);
+  }
+}
+
+template <typename T>
+static void load_lanes_of(const View& v, const Unit& unit, int64_t channel, int channels,
+                          float* to) {
+  // Neighbouring channels lie far apart, where no prefetcher of the machine looks.
+  constexpr int kAhead = 12;
+  const T* data = static_cast<const T*>(v.data);
+  for (int c = 0; c < channels; ++c, to += kUnit) {
+    for_each_run(unit, [&](const Run& run) {
+      const T* from = data + run.b * v.stride_b + run.t * v.stride_t + (channel + c) * v.stride_d;
+      if (channel + c + kAhead < v.channels) {
+        const char* next = reinterpret_cast<const char*>(from + kAhead * v.stride_d);
+        const int bytes = v.stride_t == 1 ? run.length * static_cast<int>(sizeof(T)) : 1;
+        for (int i = 0; i < bytes; i += 64) prefetch(next + i);
+      }
+      load_run(from, v.stride_t, run.length, to + run.lane);
+    });
+    for (int i = unit.count; i < kUnit; ++i) to[i] = 0.0f;
+  }
+}
+
+template <typename T>
+static void load_rows_of(const View& v, const Unit& unit, int64_t channel, int channels,
+                         float* to) {
+  const T* data = static_cast<const T*>(v.data);
+  for_each_run(unit, [&](const Run& run) {
+    for (int i = 0; i < run.length; ++i) {
+      const T* from = data + run.b * v.stride_b + (run.t + i) * v.stride_t + channel * v.stride_d;
+      load_run(from, v.stride_d, channels, to + static_cast<ptrdiff_t>(run.lane + i) * kChunk);
+    }
+  });
+}
+
+// Past the caches at once: an output larger than they are would only push the weights out.
+AC_INLINE void stream_run(const float* from, int count, float* to) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < count; i += 16) _mm512_stream_ps(to + i, _mm512_loadu_ps(from + i));
+#elif defined(__AVX2__)
+  for (int i = 0; i < count; i += 8) _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+#elif defined(__SSE2__)
+  for (int i = 0; i < count; i += 4) _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
+#else
+  for (int i = 0; i < count; ++i) to[i] = from[i];
+#endif
+}
+
+AC_INLINE bool streams(const View& v, const void* to, int count) {
+  return v.stream && v.type == Type::kFloat32 && count % 16 == 0 &&
+         (reinterpret_cast<uintptr_t>(to) & 63) == 0;
+}
+
+template <typename T>
+static void store_frames_of(const View& v, const Unit& unit, int64_t channel, int channels,
+                            const float* from, const float* bias, int64_t ld_bias,
+                            const int32_t* active) {
+  T* data = static_cast<T*>(v.data);
+  float sum[kChunk];
+  if (by_rows(v)) {
+    for_each_run(unit, [&](const Run& run) {
+      for (int i = 0; i < run.length; ++i) {
+        const int lane = run.lane + i;
+        const float* row = from + static_cast<ptrdiff_t>(lane) * kChunk;
+        T* to = data + run.b * v.stride_b + (run.t + i) * v.stride_t + channel;
+        if (bias) {
+          const float* add = bias + active[lane] * ld_bias + channel;
+          for (int c = 0; c < channels; ++c) sum[c] = row[c] + add[c];
+          row = sum;
+        }
+        if (streams(v, to, channels)) {
+          stream_run(row, channels, reinterpret_cast<float*>(to));
+        } else {
+          store_run(row, channels, to, 1);
+        }
+      }
+    });
+    return;
+  }
+  bool uniform = true;
+  for (int i = 1; i < unit.count; ++i) uniform = uniform && active[i] == active[0];
+  for (int c = 0; c < channels; ++c, from += kUnit) {
+    const float* row = from;
+    if (bias) {
+      row = sum;
+      if (uniform) {
+        const float add = bias[active[0] * ld_bias + channel + c];
+        for (int i = 0; i < kUnit; ++i) sum[i] = from[i] + add;
+      } else {
+        for (int i = 0; i < unit.count; ++i) {
+          sum[i] = from[i] + bias[active[i] * ld_bias + channel + c];
+        }
+      }
+    }
+    for_each_run(unit, [&](const Run& run) {
+      T* to = data + run.b * v.stride_b + run.t * v.stride_t + (channel + c) * v.stride_d;
+      if (v.stride_t == 1 && streams(v, to, run.length)) {
+        stream_run(row + run.lane, run.length, reinterpret_cast<float*>(to));
+      } else {
+        store_run(row + run.lane, run.length, to, v.stride_t);
+      }
+    });
+  }
+}
+
+}  // namespace
+
+void load_frames(const View& v, bool rows, const Unit& unit, int64_t channel, int channels,
+                 float* to) {
+  switch (v.type) {
+    case Type::kFloat32:
+      (rows ? load_rows_of<float> : load_lanes_of<float>)(v, unit, channel, channels, to);
+      break;
+    case Type::kBFloat16:
+      (rows ? load_rows_of<BFloat16> : load_lanes_of<BFloat16>)(v, unit, channel, channels, to);
+      break;
+    case Type::kFloat16:
+      (rows ? load_rows_of<Float16> : load_lanes_of<Float16>)(v, unit, channel, channels, to);
+      break;
+  }
+}
+
+void store_frames(const View& v, const Unit& unit, int64_t channel, int channels, const float* from,
+                  const float* bias, int64_t ld_bias, const int32_t* active) {
+  const auto store = v.type == Type::kFloat32    ? store_frames_of<float>
+                     : v.type == Type::kBFloat16 ? store_frames_of<BFloat16>
+                                                 : store_frames_of<Float16>;
+  store(v, unit, channel, channels, from, bias, ld_bias, active);
+}
+
+}  // namespace AFFECTCODEC_ISA
+}  // namespace cpu
+}  // namespace affectcodec
