@@ -3,7 +3,10 @@
 
 One ``forward`` serves offline, chunked and streaming use: without ``state`` the history is silence;
 with a ``state`` dictionary the layer reads its history from it and writes the new one back. A state
-is a plain dictionary of tensors keyed by module path: it can be saved, loaded and compared.
+is a plain dictionary of tensors keyed by module path: it can be saved, loaded and compared. A state
+of zeros is the start of a stream.
+
+Layers compute in float64 where their input is float64, whatever the dtype of their weights.
 """
 
 from __future__ import annotations
@@ -15,6 +18,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 StreamState = dict[str, Tensor]
+
+
+def _matching(weight: Tensor, x: Tensor) -> Tensor:
+    # Upwards only: autocast chooses its own dtypes below float32.
+    return weight.double() if x.dtype == torch.float64 else weight
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """``layer(x)``, in float64 where ``x`` is."""
+    return F.linear(x, _matching(layer.weight, x), _matching(layer.bias, x))
+
+
+def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """``layer(x)``, in float64 where ``x`` is."""
+    weight, bias = _matching(layer.weight, x), _matching(layer.bias, x)
+    return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
 
 
 class Stateful(nn.Module):
@@ -80,6 +99,10 @@ class CausalDepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         x = self.history(x, state)
+        if x.dtype == torch.float64 or x.shape[1] == self.weight.shape[2]:
+            # One frame, or float64, for which the libraries have slow forms only.
+            windows = x.unfold(1, self.weight.shape[2], 1)  # [B, T, C, kernel]
+            return (windows * _matching(self.weight[:, 0], x)).sum(-1) + _matching(self.bias, x)
         # As a 2-d convolution in channels-last layout [B, T, C] needs no transpose copy; measured
         # 4.6 times faster forward and backward than conv1d on a 2-core CPU.
         y = F.conv2d(
@@ -115,11 +138,12 @@ class CausalConvNeXtBlock(nn.Module):
     def forward(
         self, x: Tensor, state: StreamState | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        y = self.norm(self.depthwise(x, state))
+        y = layer_norm(self.norm, self.depthwise(x, state))
         if self.film is not None:
-            gain, offset = self.film(condition).chunk(2, -1)
+            assert condition is not None
+            gain, offset = linear(self.film, condition).chunk(2, -1)
             y = y * (1 + gain) + offset
-        y = self.project(F.gelu(self.expand(y)))
+        y = linear(self.project, F.gelu(linear(self.expand, y)))
         return x + self.layer_scale * y
 
 
@@ -160,10 +184,10 @@ class CausalConvNeXt(nn.Module):
             return self._run(x, state, condition).float()
 
     def _run(self, x: Tensor, state: StreamState | None, condition: Tensor | None) -> Tensor:
-        x = self.norm(self.embed(x))
+        x = layer_norm(self.norm, linear(self.embed, x))
         for block in self.blocks:
             x = block(x, state, condition)
-        return self.final_norm(x)
+        return layer_norm(self.final_norm, x)
 
 
 class LeakyAttentionPool(Stateful):

@@ -86,7 +86,10 @@ class HarmonicNoiseSource(Stateful):
             position = torch.zeros(batch, 1, dtype=torch.int64, device=f0.device)
             if noise_start is not None:
                 position = noise_start.reshape(batch, 1)
-            previous = torch.stack([f0[:, 0], voicing[:, 0]], -1)
+            previous = f0.new_zeros(batch, 2)
+        # A stream starts from a state of zeros: its first frame holds its own values.
+        first = torch.stack([f0[:, 0], voicing[:, 0]], -1)
+        previous = torch.where(previous[:, :1] > 0, previous, first)
         f0_from = torch.cat([previous[:, :1], f0[:, :-1]], 1)[..., None]
         v_from = torch.cat([previous[:, 1:], voicing[:, :-1]], 1)[..., None]
         f0_to, v_to = f0[..., None], voicing[..., None]
@@ -102,7 +105,7 @@ class HarmonicNoiseSource(Stateful):
         # One harmonic count a buffer: a count that changes inside it would click.
         top = torch.maximum(f0_from, f0_to)
         harmonics = (self.top_hz / top).floor().clamp(min=1).long()
-        harmonic = self._pulse_train(phase, harmonics) * amplitude
+        harmonic = self._pulse_train(phase, harmonics) * amplitude.float()
 
         frame = torch.arange(f0.shape[1], device=f0.device)[:, None] * hop
         offset = frame + torch.arange(2 * hop, device=f0.device)

@@ -45,23 +45,36 @@ def inverse_dft_basis(size: int) -> Tensor:
 class WindowedDFT(nn.Module):
     """Hann-windowed real DFT of frames, ``[..., size] -> [..., 2 * bins]``: real, imaginary parts.
 
-    ``by_fft`` computes it as a fast transform: the same numbers up to float rounding, for training,
-    where nothing streams or is exported and a product with the whole basis is most of the work.
+    Args:
+        size: samples of a frame.
+        exact: compute in float64, by a fast transform, and give float64. For what is followed by a
+            logarithm: in float32 the error of a loud bin is all there is in a quiet one beside it,
+            and the latent moved by 2e-4 with the order of summation; in float64 by 7e-6. It takes
+            a quarter of the time of the product in float32.
+
+    ``by_fft`` computes a fast transform in float32: the same numbers up to float rounding, for
+    training, where nothing streams or is exported.
     """
 
     basis: Tensor
     window: Tensor
     by_fft: bool = False
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, exact: bool = False) -> None:
         super().__init__()
-        self.register_buffer("basis", dft_basis(size), persistent=False)
-        self.register_buffer("window", torch.hann_window(size), persistent=False)
+        self.exact = exact
+        if not exact:
+            self.register_buffer("basis", dft_basis(size), persistent=False)
+        window = torch.hann_window(size, dtype=torch.float64)
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        if not self.by_fft:
+        if self.exact and not self.by_fft:
+            spectrum = torch.fft.rfft(frames.double() * self.window.double())
+        elif not self.by_fft:
             return torch.matmul(frames, self.basis)
-        spectrum = torch.fft.rfft(frames * self.window)
+        else:
+            spectrum = torch.fft.rfft(frames * self.window.to(frames.dtype))
         return torch.cat([spectrum.real, spectrum.imag], -1)
 
 
@@ -78,13 +91,14 @@ class ShortTimeAnalysis(nn.Module):
         self.bins = window // 2 + 1
         self.per_frame = hop_length // hop
         self.history = History(hop_length)
-        self.dft = WindowedDFT(window)
+        self.dft = WindowedDFT(window, exact=True)
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary)."""
         num = wav.shape[1] // self.hop
         x = self.history(wav, state)
-        return self.dft(x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop))
+        frames = x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop)
+        return self.dft(frames).to(wav.dtype)
 
 
 class BufferAnalysis(nn.Module):
@@ -166,7 +180,7 @@ class PitchFeatures(nn.Module):
         super().__init__()
         self.hop_length, self.window = hop_length, window
         self.history = History(window - hop_length)
-        self.dft = WindowedDFT(window)
+        self.dft = WindowedDFT(window, exact=True)
         self.lags = list(range(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2))
         lags = torch.tensor([0, *self.lags], dtype=torch.float64)
         k = torch.arange(window // 2 + 1, dtype=torch.float64)
@@ -176,7 +190,7 @@ class PitchFeatures(nn.Module):
         hann = torch.hann_window(window, dtype=torch.float64)
         taper = torch.fft.irfft(torch.fft.rfft(hann, 2 * window).abs().square())[lags.long()]
         correlation = correlation / (taper / taper[0])  # undo the decay that the window causes
-        self.register_buffer("correlation", correlation.float(), persistent=False)
+        self.register_buffer("correlation", correlation, persistent=False)
         self.channels = len(self.lags) + self.LOW_BINS + 1
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
@@ -185,8 +199,9 @@ class PitchFeatures(nn.Module):
         spectrum = self.dft(x.unfold(1, self.window, self.hop_length))
         real, imag = spectrum.chunk(2, -1)
         power = real.square() + imag.square() + POWER_FLOOR
-        raw = torch.matmul(power, self.correlation)
+        raw = torch.matmul(power, self.correlation.to(power.dtype))
         autocorrelation = raw[..., 1:] / raw[..., :1]
         log = 0.5 * torch.log(power[..., : self.LOW_BINS])
         level = 0.5 * torch.log(power.mean(-1, keepdim=True))
-        return torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)
+        features = torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)
+        return features.to(wav.dtype)
