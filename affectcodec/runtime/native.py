@@ -168,9 +168,7 @@ class NativeCodec:
         RuntimeUnavailable: if the runtime was not built or cannot run this codec.
     """
 
-    def __init__(
-        self, codec: AffectCodec, *, precision: str = "float32", threads: int = 1
-    ) -> None:
+    def __init__(self, codec: AffectCodec, *, precision: str = "float32", threads: int = 1) -> None:
         self.codec = codec
         self.config = codec.config
         self.encoder = NativeEncoder(codec, _CLIPS, threads, precision)

@@ -85,7 +85,9 @@ def encoder_network(codec: AffectCodec) -> Network:
     for block in config.quantizer.blocks:
         numbers += [int(block.name == "emotion"), block.width]
     # Divided out of the transform that the runtime makes of the power spectrum.
-    taper = torch.fft.irfft(torch.fft.rfft(_hann(net.pitch_window), 2 * net.pitch_window).abs() ** 2)
+    taper = torch.fft.irfft(
+        torch.fft.rfft(_hann(net.pitch_window), 2 * net.pitch_window).abs() ** 2
+    )
     taper = taper[0] / taper[torch.tensor([0, *lags])]
     arrays = [
         _array("window", _hann(net.analysis_window)),

@@ -85,8 +85,8 @@ class Builder {
 
   // `elements` counts the slot's T and grows by the rings of the stack.
   template <typename T>
-  void stack(Stack<T>* s, int in, int channels, int count, int kernel, int expansion,
-             int condition, int64_t* elements) {
+  void stack(Stack<T>* s, int in, int channels, int count, int kernel, int expansion, int condition,
+             int64_t* elements) {
     if (count > kMaxBlocks) throw std::runtime_error("stack: more blocks than the runtime holds");
     const int64_t ld = padded_size(channels);
     s->channels = channels;
@@ -186,7 +186,7 @@ class Builder {
   const void* pack(const float* from, int in, int out, int64_t size, const float*, bool* half) {
     *half = half_;
     if (half_) {
-      uint16_t* to = make<uint16_t>(size);
+      uint32_t* to = make<uint32_t>(static_cast<int64_t>((in + 1) / 2) * (size / in));
       kernels_.pack_half(from, in, out, to);
       return to;
     }

@@ -29,8 +29,8 @@ template <typename D>
 AC_INLINE void spectra_of(const Transform& t, const double* weight, const float* const* signal,
                           int used, const TransformMemory& m, double* re, double* im) {
   real_forward<D>(
-      t, m, used,
-      [&](int i, int lane) { return static_cast<double>(signal[lane][i]) * weight[i]; }, re, im);
+      t, m, used, [&](int i, int lane) { return static_cast<double>(signal[lane][i]) * weight[i]; },
+      re, im);
 }
 
 __attribute__((noinline)) static void window_spectra(const Windows& w, const float* const* signal,
@@ -446,19 +446,15 @@ static void decode(const DecoderNet& net, const Pass& pass, const float* latent,
 }
 
 static void pack_float(const float* weight, int in, int out, float* to) {
-  pack_panels<float>(weight, in, out, to, [](float x) { return x; });
+  pack_panels(weight, in, out, to);
 }
 
-static void pack_half(const float* weight, int in, int out, uint16_t* to) {
-  pack_panels<float>(weight, in, out, to, [](float x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, sizeof(bits));
-    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-  });
+static void pack_half(const float* weight, int in, int out, void* to) {
+  pack_pairs(weight, in, out, static_cast<HalfPair*>(to));
 }
 
 static void pack_double(const float* weight, int in, int out, double* to) {
-  pack_panels<double>(weight, in, out, to, [](float x) { return static_cast<double>(x); });
+  pack_panels(weight, in, out, to);
 }
 
 }  // namespace

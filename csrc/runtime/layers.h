@@ -25,15 +25,82 @@ enum { kTileRows = 4, kTileVectors = 3 };
 
 AC_INLINE Floats load_weight(const float* p) { return load_of(p); }
 AC_INLINE Doubles load_weight(const double* p) { return load_of(p); }
-AC_INLINE Floats load_weight(const uint16_t* p) {
-  typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
-  typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
-  Halves h;
-  __builtin_memcpy(&h, p, sizeof(h));
-  const Words w = __builtin_convertvector(h, Words) << 16;
+
+// Two weights in bfloat16 that meet neighbouring inputs: the first in the low half.
+struct HalfPair {
+  uint32_t bits;
+};
+typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+AC_INLINE Words load_pair(const HalfPair* p) {
+  Words w;
+  __builtin_memcpy(&w, p, sizeof(w));
+  return w;
+}
+AC_INLINE Floats floats_of(Words w) {
   Floats v;
   __builtin_memcpy(&v, &w, sizeof(v));
   return v;
+}
+
+// sum[r][v] += x[r][k] * weight[k][v] for all k in order.
+template <int R, int V, typename T>
+AC_INLINE void accumulate(const T* x, ptrdiff_t ld_x, const T* w, int depth,
+                          VectorOf<T> (&sum)[R][V]) {
+  typedef VectorOf<T> Vec;
+  enum { lanes = Vector<T>::lanes };
+#pragma GCC unroll 2
+  for (int k = 0; k < depth; ++k, w += V * lanes) {
+    Vec weight[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) weight[v] = load_weight(w + v * lanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Vec a = fill_of(x[r * ld_x + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = fused(a, weight[v], sum[r][v]);
+    }
+  }
+}
+
+template <int R, int V>
+AC_INLINE void accumulate(const float* x, ptrdiff_t ld_x, const HalfPair* w, int depth,
+                          Floats (&sum)[R][V]) {
+  const Words high = Words{} + 0xffff0000u;
+  int k = 0;
+  for (; k + 2 <= depth; k += 2, w += V * kLanes) {
+    Words pair[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) pair[v] = load_pair(w + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Floats a = fill(x[r * ld_x + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = fused(a, floats_of(pair[v] << 16), sum[r][v]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Floats a = fill(x[r * ld_x + k + 1]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = fused(a, floats_of(pair[v] & high), sum[r][v]);
+    }
+  }
+  if (k < depth) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const Floats weight = floats_of(load_pair(w + v * kLanes) << 16);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r][v] = fused(fill(x[r * ld_x + k]), weight, sum[r][v]);
+    }
+  }
+}
+
+// Weights of `depth` inputs and `columns` outputs.
+AC_INLINE ptrdiff_t packed(const HalfPair*, int depth, int columns) {
+  return static_cast<ptrdiff_t>((depth + 1) / 2) * columns;
+}
+template <typename T>
+AC_INLINE ptrdiff_t packed(const T*, int depth, int columns) {
+  return static_cast<ptrdiff_t>(depth) * columns;
 }
 
 template <int R, int V, typename T, typename W>
@@ -47,18 +114,7 @@ AC_INLINE void tile(const T* x, ptrdiff_t ld_x, const W* w, int depth, T* y, ptr
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = Vec{};
   }
-#pragma GCC unroll 2
-  for (int k = 0; k < depth; ++k, w += V * lanes) {
-    Vec weight[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) weight[v] = load_weight(w + v * lanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec a = fill_of(x[r * ld_x + k]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = fused(a, weight[v], sum[r][v]);
-    }
-  }
+  accumulate<R, V>(x, ld_x, w, depth, sum);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -89,7 +145,7 @@ AC_INLINE void panel(const T* x, ptrdiff_t ld_x, int rows, const W* w, int depth
       r += 2;
     }
     if (r < rows) tile<1, V>(x + r * ld_x + k, ld_x, w, size, y + r * ld_y, ld_y, add);
-    w += static_cast<ptrdiff_t>(size) * V * Vector<T>::lanes;
+    w += packed(w, size, V * Vector<T>::lanes);
   }
 }
 
@@ -101,7 +157,7 @@ __attribute__((noinline)) static void product(const Linear<T>& l, const W* w, co
   int v = 0;
   for (; v + kTileVectors <= vectors; v += kTileVectors) {
     panel<kTileVectors>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes);
-    w += static_cast<ptrdiff_t>(l.in) * kTileVectors * lanes;
+    w += packed(w, l.in, kTileVectors * lanes);
   }
   if (vectors - v == 2) panel<2>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes);
   if (vectors - v == 1) panel<1>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes);
@@ -111,7 +167,7 @@ __attribute__((noinline)) static void product(const Linear<T>& l, const W* w, co
 AC_INLINE void linear(const Linear<float>& l, const float* x, ptrdiff_t ld_x, int rows, float* y,
                       ptrdiff_t ld_y) {
   if (l.half) {
-    product(l, static_cast<const uint16_t*>(l.weight), x, ld_x, rows, y, ld_y);
+    product(l, static_cast<const HalfPair*>(l.weight), x, ld_x, rows, y, ld_y);
   } else {
     product(l, static_cast<const float*>(l.weight), x, ld_x, rows, y, ld_y);
   }
@@ -122,15 +178,36 @@ AC_INLINE void linear(const Linear<double>& l, const double* x, ptrdiff_t ld_x, 
 }
 
 // `weight` [out][in] in the order that `product` reads.
-template <typename T, typename W, typename Convert>
-AC_INLINE void pack_panels(const float* weight, int in, int out, W* to, const Convert& convert) {
+template <typename T>
+AC_INLINE void pack_panels(const float* weight, int in, int out, T* to) {
   enum { lanes = Vector<T>::lanes };
   const int columns = static_cast<int>(padded_size(out)), wide = kTileVectors * lanes;
   for (int c = 0; c < columns; c += wide) {
     const int width = columns - c < wide ? columns - c : wide;
     for (int k = 0; k < in; ++k) {
       for (int j = 0; j < width; ++j) {
-        *to++ = convert(c + j < out ? weight[static_cast<ptrdiff_t>(c + j) * in + k] : 0.0f);
+        *to++ = c + j < out ? weight[static_cast<ptrdiff_t>(c + j) * in + k] : 0.0f;
+      }
+    }
+  }
+}
+
+// The nearest bfloat16, ties to even.
+AC_INLINE uint32_t half_of(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+AC_INLINE void pack_pairs(const float* weight, int in, int out, HalfPair* to) {
+  const int columns = static_cast<int>(padded_size(out)), wide = kTileVectors * kLanes;
+  for (int c = 0; c < columns; c += wide) {
+    const int width = columns - c < wide ? columns - c : wide;
+    for (int k = 0; k < in; k += 2) {
+      for (int j = 0; j < width; ++j, ++to) {
+        const float* from = weight + static_cast<ptrdiff_t>(c + j) * in + k;
+        to->bits = c + j < out ? half_of(from[0]) : 0;
+        if (c + j < out && k + 1 < in) to->bits |= half_of(from[1]) << 16;
       }
     }
   }
@@ -159,9 +236,9 @@ __attribute__((noinline)) static void normalise(int size, const T* gain, const T
     T variance = sum_of<T>(squares);
     for (int c = whole; c < size; ++c) variance += (x[c] - mean) * (x[c] - mean);
     variance /= static_cast<T>(size);
-    const T root = sizeof(T) == 4 ? static_cast<T>(__builtin_sqrtf(static_cast<float>(variance) +
-                                                                   1e-5f))
-                                  : static_cast<T>(__builtin_sqrt(variance + 1e-5));
+    const T root = sizeof(T) == 4
+                       ? static_cast<T>(__builtin_sqrtf(static_cast<float>(variance) + 1e-5f))
+                       : static_cast<T>(__builtin_sqrt(variance + 1e-5));
     const T inverse = static_cast<T>(1) / root;
     const Vec by = fill_of(inverse);
     for (int c = 0; c < whole; c += lanes) {

@@ -26,7 +26,8 @@ using DoubleArray = py::array_t<double, py::array::c_style>;
 // Numbers of a configuration in their documented order.
 class Numbers {
  public:
-  Numbers(std::vector<int64_t> values, const char* name) : values_(std::move(values)), name_(name) {}
+  Numbers(std::vector<int64_t> values, const char* name)
+      : values_(std::move(values)), name_(name) {}
   int32_t next(int64_t low = 1, int64_t high = 1 << 20) {
     if (at_ >= values_.size()) throw py::value_error(std::string(name_) + ": too few numbers");
     const int64_t value = values_[at_++];
@@ -270,8 +271,8 @@ class Encoder : public Streams {
     const bool wide = plan.wide();
     const bool typed = wide ? py::isinstance<py::array_t<int64_t>>(tokens)
                             : py::isinstance<py::array_t<int32_t>>(tokens);
-    if (!typed || tokens.ndim() != 2 || tokens.shape(0) != rows ||
-        tokens.shape(1) != plan.stages || !(tokens.flags() & py::array::c_style)) {
+    if (!typed || tokens.ndim() != 2 || tokens.shape(0) != rows || tokens.shape(1) != plan.stages ||
+        !(tokens.flags() & py::array::c_style)) {
       throw py::value_error("tokens: wanted a contiguous array [R, K] of the token's type");
     }
     std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
@@ -511,8 +512,8 @@ PYBIND11_MODULE(_runtime, m, py::mod_gil_not_used()) {
                        const py::list& arrays, const std::vector<int64_t>& quantizer,
                        const FloatArray& folded, int slots, int threads, bool half) {
              check_counts(slots, threads);
-             return new Decoder(build_decoder(config, reals, arrays, half), quantizer, folded, slots,
-                                threads);
+             return new Decoder(build_decoder(config, reals, arrays, half), quantizer, folded,
+                                slots, threads);
            }),
            py::arg("config"), py::arg("reals"), py::arg("arrays"), py::arg("quantizer"),
            py::arg("folded"), py::arg("slots"), py::arg("threads"), py::arg("half"))

@@ -22,7 +22,7 @@ inline int64_t padded_size(int64_t count) { return (count + kPad - 1) / kPad * k
 template <typename T>
 struct Linear {
   int32_t in = 0, out = 0;
-  bool half = false;  // weights in bfloat16
+  bool half = false;  // weights in bfloat16, those of two neighbouring inputs in one word
   const void* weight = nullptr;
   const T* bias = nullptr;  // padded with zeros
 };
@@ -107,7 +107,7 @@ struct Pool {
 };
 
 struct DecoderNet {
-  Windows windows;                   // analysis of the source
+  Windows windows;                    // analysis of the source
   const double* synthesis = nullptr;  // [window]
   int32_t sample_rate = 0, width = 0, emotion_channel = 0, emotion_width = 0;
   Stack<double> prosody;
@@ -136,11 +136,10 @@ struct Pass {
   int32_t segments, rows;
 };
 
-// Weights of a layer in the order of the kernels. `panel` floats or doubles a row of a panel.
 struct Kernels {
   const char* name;
   void (*pack_float)(const float* weight, int in, int out, float* to);
-  void (*pack_half)(const float* weight, int in, int out, uint16_t* to);
+  void (*pack_half)(const float* weight, int in, int out, void* to);  // pairs of inputs
   void (*pack_double)(const float* weight, int in, int out, double* to);
   // Latents [rows][ld] of pcm [rows][hop].
   void (*encode)(const EncoderNet&, const Pass&, const float* pcm, float* latent, int64_t ld,
@@ -180,8 +179,8 @@ inline int64_t decoder_scratch(const DecoderNet& n) {
   const int64_t bins = padded_size(n.windows.bins), windows = kMaxRows * n.windows.per_frame;
   const int64_t hop = n.windows.hop, hidden = n.prosody.channels;
   int64_t floats = windows * bins * 6 + kMaxRows * 4 * hop;
-  floats += 2 * kMaxRows * (padded_size(n.emotion_width) + padded_size(hidden) +
-                            padded_size(n.prosody_out.out));
+  floats += 2 * kMaxRows *
+            (padded_size(n.emotion_width) + padded_size(hidden) + padded_size(n.prosody_out.out));
   floats += kMaxRows * (padded_size(hidden) + padded_size(3 * hidden) + kPad +
                         padded_size(n.mix.out) + padded_size(n.backbone.embed.in));
   floats += kMaxRows * (padded_size(n.backbone.channels) + padded_size(n.head.out) + 4 * kPad);

@@ -117,8 +117,7 @@ class Slots {
   }
 
   void reset(int index) {
-    std::memset(static_cast<char*>(memory_.get()) + bytes_ * index, 0,
-                static_cast<size_t>(bytes_));
+    std::memset(static_cast<char*>(memory_.get()) + bytes_ * index, 0, static_cast<size_t>(bytes_));
   }
 
   // step(pass, first row, scratch, thread) for passes that cover the batch. Slots are shared out
