@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the fibers of a block between barriers, and says what is wrong where no fiber can go on.
-#include <execinfo.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +25,14 @@ extern unsigned char __stop_simt_shared[] __attribute__((weak));
 namespace simt {
 namespace {
 
+enum class Order { kForward, kReverse, kShuffled };
+
+struct Options {
+  Order order = Order::kForward;
+  uint32_t seed = 1;
+};
+
+constexpr unsigned char kFill = 0xff;  // of shared memory that nothing has written: NaN
 constexpr size_t kStack = 256 * 1024;
 
 enum class Wait { kNothing, kBlock, kWarp, kDone };
@@ -152,6 +159,23 @@ void explain_deadlock(const Block& block) {
        other < 0 ? "its mask names lanes that never come" : state_of(other).c_str());
 }
 
+Options options_from_environment() {
+  Options options;
+  const char* order = getenv("SIMT_ORDER");
+  const std::string name = order ? order : "forward";
+  if (name == "reverse") {
+    options.order = Order::kReverse;
+  } else if (name == "shuffled") {
+    options.order = Order::kShuffled;
+  } else if (name != "forward") {
+    fail("SIMT_ORDER=%s: wanted forward, reverse or shuffled", name.c_str());
+  }
+  if (const char* seed = getenv("SIMT_SEED")) {
+    options.seed = static_cast<uint32_t>(strtoul(seed, nullptr, 10));
+  }
+  return options;
+}
+
 void run_block(Block& block, const Options& options) {
   const int count = static_cast<int>(block.threads.size());
   std::vector<int> order(static_cast<size_t>(count));
@@ -209,25 +233,9 @@ void fail(const char* format, ...) {
   abort();
 }
 
-Options options_from_environment() {
-  Options options;
-  const char* order = getenv("SIMT_ORDER");
-  const std::string name = order ? order : "forward";
-  if (name == "reverse") {
-    options.order = Order::kReverse;
-  } else if (name == "shuffled") {
-    options.order = Order::kShuffled;
-  } else if (name != "forward") {
-    fail("SIMT_ORDER=%s: wanted forward, reverse or shuffled", name.c_str());
-  }
-  if (const char* seed = getenv("SIMT_SEED")) {
-    options.seed = static_cast<uint32_t>(strtoul(seed, nullptr, 10));
-  }
-  return options;
-}
-
-void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared, const Options& options,
+void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared,
          const std::function<void()>& body) {
+  static const Options options = options_from_environment();
   const uint64_t threads =
       uint64_t{block_size.x} * uint64_t{block_size.y} * uint64_t{block_size.z};
   if (running) fail("a kernel was launched from inside of %s", running->kernel);
@@ -273,8 +281,8 @@ void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared, const Op
     // what an earlier block left behind cannot help.
     block.dynamic.reset(new (std::align_val_t{16}) unsigned char[shared ? shared : 1]);
     block.dynamic_size = shared;
-    memset(block.dynamic.get(), options.fill, shared);
-    if (fixed) memset(__start_simt_shared, options.fill, fixed);
+    memset(block.dynamic.get(), kFill, shared);
+    if (fixed) memset(__start_simt_shared, kFill, fixed);
     races::begin_block(block.dynamic.get(), shared, fixed ? __start_simt_shared : nullptr, fixed);
     run_block(block, options);
     races::end_block();

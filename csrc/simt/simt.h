@@ -46,24 +46,15 @@ constexpr int kWarp = 32;
 constexpr int kMaxThreads = 1024;
 constexpr int kMaxExchange = 64;  // bytes that a lane can hand to its warp at once
 
-enum class Order { kForward, kReverse, kShuffled };
-
-struct Options {
-  Order order = Order::kForward;
-  uint32_t seed = 1;
-  unsigned char fill = 0xff;  // what shared memory holds before a block writes it: NaN
-};
-
-// Options of this process: SIMT_ORDER (forward, reverse, shuffled) and SIMT_SEED.
-Options options_from_environment();
-
 // Place in the source that a message names.
 struct Site {
   const char* file;
   int line;
 };
 
-void run(const char* kernel, dim3 grid, dim3 block, size_t shared, const Options& options,
+// The environment chooses the order in which threads run between barriers, SIMT_ORDER: forward,
+// reverse or shuffled (by SIMT_SEED).
+void run(const char* kernel, dim3 grid, dim3 block, size_t shared,
          const std::function<void()>& body);
 
 void barrier(Site site);
@@ -124,8 +115,7 @@ inline unsigned ballot(unsigned mask, bool vote, Site site) {
 template <typename... Parameters, typename... Arguments>
 int launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
            const Arguments&... arguments) {
-  static const Options options = options_from_environment();
-  run(name, grid, block, shared, options, [&] { kernel(arguments...); });
+  run(name, grid, block, shared, [&] { kernel(arguments...); });
   return 0;
 }
 

@@ -79,7 +79,7 @@ def build(variant: str, extra: Sequence[Path] = ()) -> Path:
     if COMPILER is None:
         raise RuntimeError("needs g++ or clang++")
     cuda, simt = ROOT / "csrc" / "cuda", ROOT / "csrc" / "simt"
-    kernels = list(extra) or [*sorted(cuda.glob("*.cu")), cuda / "arguments.cpp"]
+    kernels = list(extra) or [*sorted(cuda.glob("*.cu")), *sorted(cuda.glob("*.cpp"))]
     shim = sorted(simt.glob("*.cpp"))
     headers = [*sorted(cuda.glob("*.cuh")), *sorted(cuda.glob("*.h")), *sorted(simt.glob("*.h")),
                *sorted((ROOT / "csrc" / "core").glob("*.h"))]  # fmt: skip
@@ -171,7 +171,7 @@ class Kernels:
     def __init__(self, library: Path) -> None:
         self._lib = ctypes.CDLL(str(library))
         for name in ("weights", "backward_work"):
-            if hasattr(self._lib, f"affectcodec_cuda_{name}"): getattr(self._lib, f"affectcodec_cuda_{name}").restype = c_int64
+            getattr(self._lib, f"affectcodec_cuda_{name}").restype = c_int64
         self._lib.affectcodec_cuda_error.restype = ctypes.c_char_p
 
     def _config(self, config: Sequence[int]) -> tuple[object, c_int64]:
