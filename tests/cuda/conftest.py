@@ -25,9 +25,7 @@ def _shim() -> Iterator[shim.Kernels]:
 
 
 @pytest.fixture
-def shim_kernels(
-    _shim: shim.Kernels, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[shim.Kernels]:
+def shim_kernels(_shim: shim.Kernels, monkeypatch: pytest.MonkeyPatch) -> Iterator[shim.Kernels]:
     """The kernels; for as long as a test runs, backend ``cpu`` is made of them."""
     monkeypatch.setitem(kernels._KERNELS, "cpu", kernels._KERNELS["cuda"])
     original = registry.Op.kernel

@@ -328,5 +328,3 @@ def register(kernels: Kernels) -> torch.library.Library:
     for name in OPERATORS:
         library.impl(f"{name}_cuda", getattr(kernels, name), "CPU")
     return library
-
-
