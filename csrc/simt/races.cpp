@@ -85,8 +85,8 @@ Access now() { return Access{running_thread, block_time, warp_times[running_thre
         n.read = false;
       } else {
         if (!n.written) {
-          fail("thread %d reads byte %lu of %s shared memory, which nothing has written",
-               running_thread, byte, kind);
+          fail("thread %d reads byte %lu of %s shared memory, which nothing has written before it "
+               "and a barrier", running_thread, byte, kind);
         }
         const bool same_time = n.read && n.last_read.block_time == block_time;
         const int warp = running_thread / kWarp;
