@@ -10,7 +10,7 @@ cannot build is left out with its reason, and the same reason is shown by
     AFFECTCODEC_NO_CUDA=1          leave out the CUDA part; it is built wherever nvcc is
     FORCE_CUDA=1                   fail where the CUDA part cannot be built
     TORCH_CUDA_ARCH_LIST           what the CUDA part is compiled for, such as "8.0;9.0+PTX"
-    CUDACXX, CUDA_HOME             nvcc, or the toolkit it lies in; otherwise it is looked for on PATH
+    CUDACXX, CUDA_HOME             nvcc, or the toolkit it lies in; otherwise nvcc on PATH
     CXX, CXXFLAGS                  compiler and its flags, as CMake reads them
 """
 
@@ -42,8 +42,8 @@ class LeftOut(Exception):
 class Part:
     """One native part: CMake target and install component ``name``, switched by ``option``.
 
-    ``requirements`` returns the CMake arguments the part needs, or raises :class:`LeftOut`. Parts of
-    one ``tree`` are configured together, so what may fail to configure has a tree of its own.
+    ``requirements`` returns the CMake arguments the part needs, or raises :class:`LeftOut`. Parts
+    of one ``tree`` are configured together: what may fail to configure has a tree of its own.
     """
 
     name: str

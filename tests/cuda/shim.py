@@ -5,7 +5,7 @@ The sources of ``csrc/cuda`` are compiled by g++ against ``csrc/simt`` and drive
 plain-C launchers that a GPU build has. Variants:
 
     plain   optimised, for values
-    asan    AddressSanitizer and UndefinedBehaviorSanitizer; the process must preload their libraries
+    asan    AddressSanitizer and UndefinedBehaviorSanitizer; preload() must be preloaded
     races   every access of shared memory is watched, see ``csrc/simt/races.h``
 
 ``SIMT_ORDER`` (forward, reverse, shuffled) chooses the order of the threads.
