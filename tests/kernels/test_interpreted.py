@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -21,17 +19,16 @@ from affectcodec.kernels.fold import fold
 from affectcodec.kernels.forward import forward
 from affectcodec.kernels.plan import describe, make_plan, unsupported
 from affectcodec.nn import BDRFSQ
+from tests.kernels.guards import Guarded, guarded_launches, program_order
 from tests.kernels.problems import (
     CONFIGS,
     DEFAULT,
     ODD,
     ONE,
     WIDE,
-    Guards,
     Problem,
     digits_by_hand,
     exact_params,
-    program_order,
 )  # fmt: skip
 
 ONE_ULP = {torch.float32: 2e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
@@ -163,10 +160,12 @@ def test_nan_and_infinity_stay_in_their_frame() -> None:
     clean = encode(z, problem.weights, problem.description)
     z[0, 20, 1] = float("nan")
     z[0, 3, 4] = float("inf")
+    z[0, :5, 5] = float("-inf")
     us, tokens, _ = forward(z, problem.weights, problem.description)
     assert bool((tokens[..., 1] == -1).all())
     assert bool(((tokens >= -1) & (tokens < DEFAULT.codebook_size)).all())
-    others = [0, 2, 3, 5]
+    assert bool((tokens[..., 4:] >= 0).all())
+    others = [0, 2, 3]
     assert torch.equal(tokens[..., others], clean[..., others])
     assert bool(us[0][0, 16:, 1].isnan().all())
     assert bool(us[0][..., others].isfinite().all())
@@ -226,45 +225,46 @@ def test_gradients_agree_with_float64_autograd(
         assert torch.equal(first, second)
 
 
-def run_all(problem: Problem, hold: Any = lambda x: x) -> list[Tensor]:
+def run_all(problem: Problem) -> list[Tensor]:
     """Every op once, in layouts that leave ragged tiles."""
-    description = problem.description
+    description, weights = problem.description, problem.weights
     torch.manual_seed(1)  # called several times, for the same numbers each time
-    z = hold(latent((2, problem.config.width, 37), torch.float32, "channels"))
-    weights = hold(problem.weights)
-    counts = hold(torch.tensor([[3, 1, 2], [0, 3, 3]]))
+    z = latent((2, problem.config.width, 37), torch.float32, "channels")
+    counts = torch.tensor([[3, 1, 2], [-4, 3, 2**40]])
     tile = Tile(16, 16, 4, outputs=16)
     us, tokens, saved = forward(z, weights, description, counts, (1,), tile=tile)
-    grads = [hold(torch.linspace(-1, 1, u.numel()).view(u.shape)) for u in us]
+    grads = [torch.linspace(-1, 1, u.numel()).view(u.shape) for u in us]
     dz, params = backward(
         grads, (0, 1), z, saved, weights, problem.params, description, counts, (1,), tile=tile
     )
     encoded = encode(z, weights, description, tile=tile)
     u = decode(encoded, weights, description, None, True, torch.float16, tile=tile)
-    packed = pack_bits(hold(encoded.flatten()), 20)
-    back = unpack_bits(hold(packed), 20, encoded.numel(), torch.int32)
+    packed = pack_bits(encoded.flatten(), 20)
+    back = unpack_bits(packed, 20, encoded.numel(), torch.int32)
     return [*us, tokens, dz, *params, encoded, u, packed, back]
 
 
-def test_no_op_strays_from_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_op_strays_from_its_buffers(poisoned_empty: None) -> None:
     problem = Problem.make(ODD)
     plain = run_all(problem)
-    guards = Guards()
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "empty", guards.empty)
-        guarded = run_all(problem, guards.hold)
-    guards.check()
+    with guarded_launches():
+        guarded = run_all(problem)
     # Fresh memory was NaN: equal results also mean that nothing unwritten was used.
     for a, b in zip(plain, guarded, strict=True):
         assert torch.equal(a, b)
 
 
-def test_the_guards_catch_what_strays() -> None:
-    guards = Guards()
-    memory = guards.empty(4)
-    memory.as_strided((5,), (1,))[4] = 0.0
-    with pytest.raises(AssertionError, match="guard"):
-        guards.check()
+@pytest.mark.parametrize("where", [-1, 2, 9])
+def test_the_guards_catch_what_strays(where: int) -> None:
+    tensor = torch.arange(9.0)[1:8:3]  # places 0, 3 and 6 of what is copied
+    guarded = Guarded(tensor)
+    guarded.check()
+    assert torch.equal(guarded.copy, tensor)
+    memory = guarded.copy.as_strided((1,), (1,), guarded.copy.storage_offset() + where)
+    assert bool(memory.isnan())
+    memory.zero_()
+    with pytest.raises(AssertionError, match="outside"):
+        guarded.check()
 
 
 @pytest.mark.parametrize("order", ["reverse", "shuffled"])
