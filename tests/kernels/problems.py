@@ -10,7 +10,7 @@ from torch import Tensor
 
 from affectcodec.config import BDRFSQConfig, Block
 from affectcodec.kernels.fold import fold
-from affectcodec.kernels.plan import describe, make_plan
+from affectcodec.kernels.plan import describe
 from affectcodec.nn import BDRFSQ
 from affectcodec.ops.bd_rfsq import BlockParams
 
@@ -21,8 +21,6 @@ ODD = BDRFSQConfig(
     bound="clamp",
 )
 ONE = BDRFSQConfig(blocks=(Block("only", 5, (5, 3)),), num_stages=1)
-WIDE = BDRFSQConfig(blocks=(Block("x", 9, (67, 64)), Block("y", 8, (64, 64, 64, 3))), num_stages=2)
-CONFIGS = {"default": DEFAULT, "odd": ODD, "one": ONE, "wide": WIDE}
 
 
 @dataclass
@@ -63,34 +61,3 @@ def exact_params(config: BDRFSQConfig) -> list[BlockParams]:
             )
         )  # fmt: skip
     return blocks
-
-
-def digits_by_hand(z: Tensor, weights: Tensor, config: BDRFSQConfig) -> Tensor:
-    """Tokens int64 ``[B, K, T]`` of exact projections, by the recurrence in float32, a rounding
-    an operation, in the order that every backend keeps; from the same folded constants."""
-    plan = make_plan(describe(config))
-    batch, _, length = z.shape
-    frames = z.float().transpose(1, 2).reshape(batch * length, -1)
-    tokens = torch.zeros(batch * length, plan.stages, dtype=torch.int64)
-    for block in plan.blocks:
-        C, DP = block.columns, block.padded_dims
-
-        def part(offset: int, rows: int, C: int = C) -> Tensor:
-            return weights[offset : offset + rows * C].view(rows, C)
-
-        inward = part(block.inward, block.width).double()
-        own = frames[:, block.channel : block.channel + block.width].double()
-        x = (own @ inward).float()
-        stage = torch.arange(C) // DP
-        x = x + part(block.offset, plan.stages + 1)[stage.clamp(max=plan.stages), torch.arange(C)]
-        threshold, value = part(block.threshold, block.most - 1), part(block.value, block.most)
-        cross = part(block.cross, C)
-        for k in range(plan.stages):
-            for i in range(block.dims):
-                j = k * DP + i
-                digit = (x[:, j, None] >= threshold[None, :, j]).sum(1)
-                tokens[:, k] += digit * block.bases[i]
-                later = stage > k
-                product = value[digit, j][:, None] * cross[later, j][None, :]
-                x[:, later] = x[:, later] - product
-    return tokens.view(batch, length, -1).transpose(1, 2)
