@@ -119,9 +119,7 @@ class Trainer:
             module.to(self.world.device)
         self.objective.to(self.world.device)
         trained = {"codec": self.codec, "emotion_head": self.emotion_head}
-        self._generate = spread(
-            Pass(trained, self._decode), self.world, shard=config.scale.shard
-        )
+        self._generate = spread(Pass(trained, self._decode), self.world, shard=config.scale.shard)
         # Made after spreading: sharding replaces the parameters.
         self.optimizer = self._optimizer()
         self.optimizers = {"optimizer": self.optimizer}
