@@ -20,7 +20,12 @@ from torch import Tensor
 from affectcodec import _native
 from affectcodec.codec import CHUNK_FRAMES, AffectCodec
 from affectcodec.config import StageSpec
-from affectcodec.runtime.weights import decoder_network, encoder_network, folded_quantizer
+from affectcodec.runtime.weights import (
+    decoder_network,
+    encoder_network,
+    folded_quantizer,
+    why_unsupported,
+)
 from affectcodec.streaming.engine import Arrays, Floats, Ints, check_slots
 from affectcodec.streaming.state import StateError, checked_arrays
 from affectcodec.tokens import Tokens
@@ -33,8 +38,12 @@ class RuntimeUnavailable(RuntimeError):
     """The native runtime cannot serve here; the message says why and what to do."""
 
 
-def why_unavailable() -> str:
-    """Empty where the native runtime can serve, otherwise one sentence for the user."""
+def why_unavailable(codec: AffectCodec | None = None) -> str:
+    """Empty where the native runtime can serve, otherwise one sentence for the user.
+
+    Args:
+        codec: ask for this codec too, not only for the machine and the build.
+    """
     runtime = _native.load("affectcodec._runtime")
     if runtime.module is None:
         return runtime.reason
@@ -43,11 +52,13 @@ def why_unavailable() -> str:
     except RuntimeError as error:
         return str(error)
     kernels = _native.load("affectcodec._cpu")  # folds the quantizer's weights
-    return "" if kernels.available else f"the CPU kernels are missing: {kernels.reason}"
+    if not kernels.available:
+        return f"the CPU kernels are missing: {kernels.reason}"
+    return "" if codec is None else why_unsupported(codec)
 
 
-def _runtime() -> ModuleType:
-    reason = why_unavailable()
+def _runtime(codec: AffectCodec) -> ModuleType:
+    reason = why_unavailable(codec)
     module = _native.load("affectcodec._runtime").module
     if reason or module is None:
         raise RuntimeUnavailable(f"the native runtime is off: {reason}")
@@ -104,10 +115,11 @@ class NativeEncoder(_NativeEngine):
         self, codec: AffectCodec, slots: int, threads: int = 1, precision: str = "float32"
     ) -> None:
         super().__init__(codec, slots, precision)
+        runtime = _runtime(codec)
         network = encoder_network(codec)
         description, folded = folded_quantizer(codec)
         self.token_dtype = np.int32 if codec.config.quantizer.codebook_size <= 2**31 else np.int64
-        self._impl = _runtime().Encoder(
+        self._impl = runtime.Encoder(
             network.config,
             network.arrays,
             description,
@@ -130,9 +142,10 @@ class NativeDecoder(_NativeEngine):
         self, codec: AffectCodec, slots: int, threads: int = 1, precision: str = "float32"
     ) -> None:
         super().__init__(codec, slots, precision)
+        runtime = _runtime(codec)
         network = decoder_network(codec)
         description, folded = folded_quantizer(codec)
-        self._impl = _runtime().Decoder(
+        self._impl = runtime.Decoder(
             network.config,
             network.reals,
             network.arrays,
@@ -157,7 +170,7 @@ class NativeDecoder(_NativeEngine):
 
 
 class NativeCodec:
-    """Whole clips through the native runtime: ``encode`` and ``decode`` as ``AffectCodec`` has them.
+    """Whole clips through the native runtime, by the methods that ``AffectCodec`` has.
 
     Args:
         codec: the codec whose weights are packed; later changes of them are not seen.

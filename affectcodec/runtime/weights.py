@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from affectcodec.codec import AffectCodec
-from affectcodec.nn.causal import CausalConvNeXt, CausalConvNeXtBlock, LeakyAttentionPool
-from affectcodec.nn.encoder import _POOLED_BINS
+from affectcodec.config import StreamNetworkConfig
+from affectcodec.nn.causal import CausalConvNeXt, CausalConvNeXtBlock
+from affectcodec.nn.decoder import StreamDecoder
+from affectcodec.nn.encoder import POOLED_BINS, StreamEncoder
 from affectcodec.nn.prosody import F0_BINS
 from affectcodec.ops.bd_rfsq.folding import describe, fold
-from affectcodec.ops.registry import OPS
 
 NamedArray = tuple[str, npt.NDArray[Any]]
 
@@ -42,9 +43,18 @@ def folded_quantizer(codec: AffectCodec) -> tuple[list[int], npt.NDArray[np.floa
         RuntimeError: if the CPU kernels, which fold the weights, are not there.
     """
     description = describe(codec.config.quantizer)
-    assert OPS["fold"]
     params = [p.detach().cpu() for p in codec.quantizer._all_parameters()]
     return list(description), fold(params, description, "cpu").numpy()
+
+
+def why_unsupported(codec: AffectCodec) -> str:
+    """Empty where the runtime has every layer of a codec, otherwise what it lacks."""
+    if type(codec.encoder) is not StreamEncoder or type(codec.decoder) is not StreamDecoder:
+        return f"it has the networks of the preset 'stream', not those of {codec.config.name!r}"
+    known = {name for make in (encoder_network, decoder_network) for name, _ in make(codec).arrays}
+    needed = {name for name in codec.state_dict() if not name.startswith("quantizer.")}
+    unknown = sorted(needed - known)
+    return f"it does not know {unknown[0]!r} and {len(unknown) - 1} more" if unknown else ""
 
 
 def _array(name: str, tensor: Tensor) -> NamedArray:
@@ -76,9 +86,10 @@ def _hann(size: int) -> Tensor:
 def encoder_network(codec: AffectCodec) -> Network:
     """Numbers and arrays of the encoder."""
     config, net, encoder = codec.config, codec.config.network, codec.encoder
+    assert isinstance(encoder, StreamEncoder) and isinstance(net, StreamNetworkConfig)
     lags = encoder.pitch.lags
     numbers = [config.hop_length, net.analysis_window, net.analysis_hop, net.pitch_window]
-    numbers += [encoder.pitch.LOW_BINS, _POOLED_BINS, lags[0], len(lags) + 1]
+    numbers += [encoder.pitch.LOW_BINS, POOLED_BINS, lags[0], len(lags) + 1]
     numbers += [net.kernel_size, net.expansion]
     numbers += [net.acoustic_width, net.acoustic_blocks, net.emotion_width, net.emotion_blocks]
     numbers.append(len(config.quantizer.blocks))
@@ -104,6 +115,7 @@ def encoder_network(codec: AffectCodec) -> Network:
 def decoder_network(codec: AffectCodec) -> Network:
     """Numbers and arrays of the decoder."""
     config, net, decoder = codec.config, codec.config.network, codec.decoder
+    assert isinstance(decoder, StreamDecoder) and isinstance(net, StreamNetworkConfig)
     prosody = decoder.prosody.network
     emotion = config.quantizer.block_slices()["emotion"]
     numbers = [config.hop_length, net.analysis_window, net.analysis_hop, config.sample_rate]
@@ -115,7 +127,7 @@ def decoder_network(codec: AffectCodec) -> Network:
     numbers += [config.quantizer.width, emotion.start, emotion.stop - emotion.start]
     numbers.append(len(decoder.source.noise_table))
     pools = [decoder.conditioning.segment, decoder.conditioning.utterance]
-    reals = [decoder.source.top_hz, *(float(cast(LeakyAttentionPool, p).carry[0]) for p in pools)]
+    reals = [decoder.source.top_hz, *(float(p.carry[0]) for p in pools)]
     gain = 3 / 8 * net.analysis_window / net.analysis_hop
     # The runtime's inverse transform is that of half the size without its factor.
     synthesis = _hann(net.analysis_window) / (gain * (net.analysis_window // 2))

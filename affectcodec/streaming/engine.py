@@ -104,11 +104,11 @@ def choose_engine(codec: AffectCodec, name: str) -> str:
         return name
     from affectcodec.runtime.native import RuntimeUnavailable, why_unavailable
 
-    reason = why_unavailable()
+    reason = why_unavailable(codec)
     if name == "auto":
         return "torch" if reason or codec.device.type != "cpu" else "native"
     if reason:
-        raise RuntimeUnavailable(f"engine: {name!r} cannot serve: {reason}")
+        raise RuntimeUnavailable(f"engine: {name!r} cannot serve: {reason}; use 'auto'")
     return name
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 
 import affectcodec
 from affectcodec import AffectCodec
+from affectcodec.bitstream import parse_packet
 from affectcodec.config import CodecConfig, StreamNetworkConfig
-from affectcodec.runtime import NativeCodec, why_unavailable
+from affectcodec.runtime import NativeCodec, RuntimeUnavailable, why_unavailable
 from affectcodec.runtime.native import NativeDecoder, NativeEncoder
 from affectcodec.streaming import StateError, StreamingDecoder, StreamingEncoder
 from tests.codec_fixtures import HOP, speech_like, tiny_codec, tiny_config
@@ -138,8 +140,6 @@ def test_streams_are_bitwise_the_offline_codec(shipped, precision: str, seed: in
     )
     packets = packets_of(encoder, wav, seed, slot=2)
     offline = native.encode(wav)
-    from affectcodec.bitstream import parse_packet
-
     parsed = [parse_packet(p, encoder.header) for p in packets]
     for at, name in enumerate(shipped.config.quantizer.names):
         got = np.concatenate([p.codes[at] for p in parsed], 1)
@@ -199,8 +199,6 @@ audio = audio_of(StreamingDecoder(codec, engine="native"), packets)[: len(wav)]
 assert np.array_equal(audio, native.decode(tokens)[0, 0].numpy())
 np.savez({str(tmp_path / "out.npz")!r}, codes=tokens.codes.numpy(), audio=audio)
 """
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "AFFECTCODEC_CPU_ISA": isa, "OMP_NUM_THREADS": "1"},
@@ -306,6 +304,16 @@ def test_padded_batches_and_long_clips(codec) -> None:
         assert torch.equal(tokens.select(i).codes, single.codes)
         assert torch.equal(audio[i : i + 1, :, : len(clip)], native.decode(single))
     assert [len(part) for part in chopped(clips[0], 0)]
+
+
+def test_unknown_layers_are_refused_by_name_and_left_to_pytorch() -> None:
+    codec = tiny_codec()
+    codec.decoder.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(RuntimeUnavailable, match="decoder.extra.bias"):
+        NativeCodec(codec)
+    with pytest.raises(RuntimeUnavailable, match="engine: 'native' cannot serve"):
+        StreamingEncoder(codec, engine="native")
+    assert StreamingEncoder(codec).engine.name == "torch"
 
 
 def test_the_preset_runs_natively() -> None:
