@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Chooses the kernels of this process. Compiled for the baseline, like every file that names no set.
+// Chooses the kernels of this process. Compiled for the baseline, like every file that names no
+// set.
 #include <stdlib.h>
 #include <string.h>
 
