@@ -100,7 +100,7 @@ def folded_size(config: Sequence[int]) -> int:
         rows, most = stages * len(levels), max(levels)
         ld_rows, ld_width = padded(rows), padded(width)
         total += 2 * padded(rows * ld_width) + 2 * padded(width * ld_rows)
-        total += padded(rows * ld_rows) + padded((stages + 1) * ld_rows)
+        total += 2 * padded(rows * ld_rows) + padded((stages + 1) * ld_rows)
         total += 3 * padded(rows * most) + padded(ld_rows) + padded((stages + 1) * ld_width)
     return total
 
