@@ -7,6 +7,7 @@
 #   TORCH_ARGS  pip options for that step only, to choose a CUDA, ROCm or CPU build, such as
 #               --index-url with the address that PyTorch's install page names for it
 #   PIP_ARGS    pip options for every install
+#   BENCH_ARGS  further options for the benchmarks         (make bench BENCH_ARGS="-k encode")
 #   ARGS        further options for pytest                 (make test ARGS="-k bitpacking -x")
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,13 +15,14 @@ TORCH ?= torch==2.13.0
 TORCH_ARGS ?=
 PIP_ARGS ?=
 ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/csrc/*.cpp)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup test test-fast lint types format demo info clean
+.PHONY: help setup test test-fast lint types format demo info bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +30,7 @@ help:
 	@echo "make test       all tests          make test-fast  without the slow ones"
 	@echo "make lint       ruff, clang-format make types      mypy"
 	@echo "make format     rewrite sources    make demo       hear the codec on its samples"
+	@echo "make bench      benchmarks, and their figures into docs/performance.md"
 	@echo "make info       what is on and why the rest is off"
 	@echo "make clean      remove what was built, the environment included"
 
@@ -66,6 +69,17 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+$(VENV)/.bench: $(SOURCES) | $(VENV)/.torch
+	$(PIP) install $(PIP_ARGS) -e ".[bench]"
+	@touch $@
+
+# Graphs of torch.compile are kept, so that only the first run pays for them.
+bench: $(VENV)/.bench
+	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.benchmarks/inductor $(BIN)/python -m pytest benchmarks/ -q \
+		--benchmark-only --benchmark-columns=median,iqr,rounds,iterations \
+		--results=.benchmarks/results.json $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.report .benchmarks/results.json
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m affectcodec.demo $(ARGS)

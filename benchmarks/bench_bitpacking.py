@@ -1,59 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bit packing, compiled and NumPy, in bytes of int32 tokens a second.
-
-    .venv/bin/python -m pytest -s benchmarks/bench_bitpacking.py
-
-The compiled form is timed where it was built. Every form is checked before it is timed.
-"""
+"""Bit packing of tokens: NumPy, the compiled form on buffers, and the operator on tensors."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from affectcodec import _native, bitpacking
+from affectcodec.ops.registry import BACKENDS, OPS
+from benchmarks.conftest import Race
+from benchmarks.contest import Contender, Group, Settings, Work
+from benchmarks.pairing import Call
 
-COUNT = 1_000_000  # tokens: 4 MB, past most L2 caches
-FORMS = ["numpy"] + (["native"] if _native.load().available else [])
-
-
-def functions(form: str) -> tuple[Callable[..., bytes], Callable[..., Any]]:
-    """pack(codes, bits) and unpack(stream, bits, count) -> int64."""
-    if form == "numpy":
-        return bitpacking._pack_numpy, bitpacking._unpack_numpy
-    module: Any = _native.load().module
-    return module.pack_bits, module.unpack_bits
-
-
-@pytest.fixture(params=[3, 12, 15, 30])
-def bits(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+COUNT, FEW = 1_000_000, 1_000  # tokens: 4 MB, past most L2 caches
+BITS = (3, 12, 15)  # an emotion code, an acoustic code, a token
+LABELS = {
+    "numpy": "NumPy",
+    "buffers": "AffectCodec, buffers",
+    "operator": "AffectCodec, operator",
+}
 
 
-def timed(benchmark: Any, call: Callable[[], Any]) -> None:
-    benchmark(call)
-    if benchmark.stats is not None:
-        rate = 4 * COUNT / benchmark.stats.stats.min / 1e9
-        benchmark.extra_info["GB_per_s_of_int32_tokens"] = round(rate, 2)
-        print(f" {rate:.2f} GB/s of int32 tokens, best round")
+@functools.lru_cache(maxsize=1)
+def data(bits: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int32 and their stream, the latter bit by bit from the definition of the layout."""
+    codes = np.random.default_rng(0).integers(0, 1 << bits, count).astype(np.int32)
+    each_bit = (codes[:, None] >> np.arange(bits)) & 1
+    return codes, np.packbits(each_bit.astype(np.uint8).ravel(), bitorder="little")
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_pack(benchmark: Any, form: str, bits: int) -> None:
-    codes = np.random.default_rng(0).integers(0, 1 << bits, COUNT).astype(np.int32)
-    pack, unpack = functions(form)
-    stream = np.frombuffer(pack(codes, bits), np.uint8)
-    np.testing.assert_array_equal(unpack(stream, bits, COUNT), codes)
-    timed(benchmark, lambda: pack(codes, bits))
+def calls(name: str, op: str, bits: int, count: int) -> Call:
+    codes, stream = data(bits, count)
+    functions: dict[str, Callable[[], Any]]
+    if name == "operator":
+        pack, unpack = (OPS[n].kernel("cpu") for n in ("pack_bits", "unpack_bits"))
+        tensor, packed = torch.from_numpy(codes), torch.from_numpy(stream.copy())
+        functions = {
+            "pack_bits": lambda: pack(tensor, bits),
+            "unpack_bits": lambda: unpack(packed, bits, count, torch.int32),
+        }
+    elif name == "buffers":
+        # The public functions; they take the compiled form, which why_missing makes sure of.
+        functions = {
+            "pack_bits": lambda: bitpacking.pack_bits(codes, bits),
+            "unpack_bits": lambda: bitpacking.unpack_bits(stream, bits, count, np.int32),
+        }
+    else:
+        functions = {
+            "pack_bits": lambda: bitpacking._pack_numpy(codes, bits),
+            "unpack_bits": lambda: bitpacking._unpack_numpy(stream, bits, count).astype(np.int32),
+        }
+    return functions[op]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_unpack(benchmark: Any, form: str, bits: int) -> None:
-    codes = np.random.default_rng(0).integers(0, 1 << bits, COUNT).astype(np.int32)
-    pack, unpack = functions(form)
-    stream = np.frombuffer(pack(codes, bits), np.uint8)
-    np.testing.assert_array_equal(unpack(stream, bits, COUNT), codes)
-    timed(benchmark, lambda: unpack(stream, bits, COUNT))
+def why_missing(name: str) -> str:
+    if name == "buffers":
+        return _native.load().reason
+    return BACKENDS["cpu"].why_missing() if name == "operator" else ""
+
+
+def contender(name: str, op: str, bits: int, count: int) -> Contender:
+    def check(result: Any) -> dict[str, Any]:
+        own = np.frombuffer(result, np.uint8) if isinstance(result, bytes) else np.asarray(result)
+        np.testing.assert_array_equal(own, data(bits, count)[op == "pack_bits"])
+        return {}
+
+    form = "NumPy" if name == "numpy" else "kernels"
+    return Contender(name, LABELS[name], {form: lambda: calls(name, op, bits, count)}, check)
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("op", ["pack_bits", "unpack_bits"])
+def test_bit_packing(race: Race, settings: Settings, op: str, bits: int, name: str) -> None:
+    if reason := why_missing(name):
+        pytest.skip(reason)
+    count = FEW if settings.smoke else COUNT
+    work = Work(count, 4 + bits / 8, 0.0, unit="token")
+    reference = contender("numpy", op, bits, count)
+    size = f"{bits} bits, {count:,} tokens"
+    race(Group(op, size, work, reference), contender(name, op, bits, count))

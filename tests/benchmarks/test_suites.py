@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suites themselves, at tiny sizes and on a fake clock; and that a regression is caught."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results import Results
+from tests.ops.quantizers import needs_cpu_kernels
+
+ROOT = Path(__file__).resolve().parents[2]
+CLOCK = "--benchmark-timer=tests.benchmarks.clock.tick"
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    usual = ("--benchmark-only", "--smoke", "-q", "-p", "no:cacheprovider")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *usual, *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@needs_cpu_kernels
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_suite_runs(tmp_path):
+    path = tmp_path / "results.json"
+    found = run("benchmarks/", CLOCK, f"--results={path}")
+    assert found.returncode == 0, found.stdout + found.stderr
+    results = Results.read(path)
+    assert results.smoke
+    ops = {row["op"] for row in results.rows}
+    assert ops >= {"encode", "forward", "forward+backward", "decode", "pack_bits", "unpack_bits"}
+    for row in results.rows:
+        # Every call takes a tick of the fake clock, so all contenders are equally fast.
+        assert row["ratio"] * row["units"] == pytest.approx(
+            next(r for r in results.rows if r["group"] == row["group"])["units"]
+        )
+        assert row["floor_share"] > 0 and row["units_per_second"] > 0
+    assert "| bar " in found.stdout
+    remarks = results.row("forward+backward", "N=14 [B, D, T]", "kernels")["remarks"]
+    if sys.platform == "linux":
+        assert remarks["peak_extra_bytes"] >= 0
+
+
+@pytest.mark.slow
+def test_relative_comparison_catches_a_regression(tmp_path):
+    only = ("benchmarks/bench_bitpacking.py", "-k", "pack_bits-15", CLOCK, "--relative")
+    first = tmp_path / "first.json"
+    found = run(*only, f"--benchmark-json={first}")
+    assert found.returncode == 0, found.stdout + found.stderr
+    saved = json.loads(first.read_text(encoding="utf-8"))
+    medians = [entry["stats"]["median"] for entry in saved["benchmarks"]]
+    assert medians == pytest.approx([1.0] * len(medians)), "costs are multiples of the reference"
+
+    compare = (f"--benchmark-compare={first}", "--benchmark-compare-fail=median:25%")
+    assert run(*only, *compare).returncode == 0
+    for entry in saved["benchmarks"]:  # the past was twice as fast
+        entry["stats"] = {
+            k: v / 2 if isinstance(v, float) else v for k, v in entry["stats"].items()
+        }
+    first.write_text(json.dumps(saved), encoding="utf-8")
+    found = run(*only, *compare)
+    assert found.returncode != 0
+    assert "Performance has regressed" in found.stdout + found.stderr
