@@ -198,6 +198,11 @@ class Trainer:
             averaged: list[Tensor] = [*self.ema.parameters()]
             live: list[Tensor] = [*self.codec.parameters()]
             torch._foreach_lerp_(averaged, live, 1 - decay)
+            # Codebooks that follow moving averages are buffers, and averages already.
+            for own, other in zip(
+                self.ema.quantizer.buffers(), self.codec.quantizer.buffers(), strict=True
+            ):
+                own.copy_(other)
         self.step += 1
         return {
             "loss": float(total.detach()),
