@@ -137,10 +137,8 @@ numpy.save(sys.argv[3], codec.decode(tokens).numpy())
 """
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"conditioning": (), "encoder_conditioning": ()}, {"encoder_conditioning": SCALES}],
-)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("changes", [{}, {"encoder_conditioning": SCALES}])
 def test_another_process_decodes_to_the_bits_of_forward(tmp_path: Path, changes: dict) -> None:
     made = codec(**changes)
     made.save_pretrained(tmp_path / "weights")
@@ -155,5 +153,5 @@ def test_another_process_decodes_to_the_bits_of_forward(tmp_path: Path, changes:
     out = tmp_path / "wav.npy"
     command = [sys.executable, "-c", _DECODE]
     paths = [str(tmp_path / "weights"), str(tmp_path / "clip.afc"), str(out)]
-    subprocess.run([*command, *paths], check=True, timeout=100)
+    subprocess.run([*command, *paths], check=True, timeout=280)
     assert np.array_equal(np.load(out), want)
