@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from affectcodec import checkpoint
 from affectcodec.audio import resample
 from affectcodec.config import CodecConfig, StageSpec
-from affectcodec.nn.bdrfsq import BDRFSQ, Stages
+from affectcodec.nn.bdrfsq import Stages
 from affectcodec.nn.causal import StreamState, assign_state_keys
 from affectcodec.nn.dac import SnakeDecoder, SnakeEncoder
 from affectcodec.nn.decoder import DecoderOutput, StreamDecoder
 from affectcodec.nn.encoder import StreamEncoder
+from affectcodec.nn.quantizers import make_quantizer
 from affectcodec.ops import fsq
 from affectcodec.snake_config import SnakeNetworkConfig
 from affectcodec.tokens import Tokens
@@ -78,7 +79,7 @@ class AffectCodec(nn.Module):
         self.config = config
         snake = isinstance(config.network, SnakeNetworkConfig)
         self.encoder = SnakeEncoder(config) if snake else StreamEncoder(config)
-        self.quantizer = BDRFSQ(config.quantizer)
+        self.quantizer = make_quantizer(config.quantizer)
         self.decoder = SnakeDecoder(config) if snake else StreamDecoder(config)
         assign_state_keys(self)
 

@@ -25,11 +25,14 @@ class BDRFSQOutput:
         latent: quantized latent at the asked stage counts, in the layout and dtype of the input.
         tokens: composite tokens of all stages, ``[B, K, T]``.
         rates: latent at each asked rate ``m``, from the same pass.
+        commitment: loss that draws the encoder to the codebooks of a vector quantizer; None of
+            quantizers that learn by their gradient.
     """
 
     latent: Tensor
     tokens: Tensor
     rates: dict[int, Tensor]
+    commitment: Tensor | None = None
 
 
 class BDRFSQ(PlainBDRFSQ):

@@ -34,6 +34,8 @@ class LossWeights:
 
     The cycle terms ask for the same in decoded audio: ``cycle_prosody`` (the frame targets),
     ``cycle_latent`` (emotion latent), ``cycle_emotion`` (class), ``cycle_teacher`` (embedding).
+
+    ``commitment`` draws the encoder to the codebooks of the vector quantizer baseline.
     """
 
     mel: float = 1.0
@@ -52,6 +54,7 @@ class LossWeights:
     cycle_latent: float = 0.0
     cycle_emotion: float = 0.0
     cycle_teacher: float = 0.0
+    commitment: float = 0.25
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -263,6 +266,11 @@ class TrainConfig:
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(
                 f"TrainConfig: precision must be 'bf16' or 'fp32', got {self.precision!r}"
+            )
+        if self.independent_stages > 0 and not self.codec.quantizer.has_blocks:
+            raise ValueError(
+                f"TrainConfig: a quantizer of kind {self.codec.quantizer.kind!r} has no blocks of "
+                "its own, so that blocks cannot draw stage counts apart; set independent_stages=0"
             )
         unknown = sorted(set(self.frozen) - set(CODEC_PARTS))
         if unknown or set(self.frozen) == set(CODEC_PARTS):

@@ -116,13 +116,15 @@ class Objective:
         the quantizer; otherwise at the counts drawn for it.
         """
         encoded = codec.encoder(nn.functional.pad(batch.wav, (0, self.hop)))
+        out = codec.quantizer(
+            encoded, None if rates else batch.stages, channels_last=True, rates=rates
+        )
         if rates:
-            out = codec.quantizer(encoded, channels_last=True, rates=rates)
             latent = torch.cat([out.rates[rate] for rate in rates])
             stages = [torch.full_like(batch.stages, rate) for rate in rates]
             batch = batch.repeat(len(rates))._replace(stages=torch.cat(stages))
         else:
-            latent = codec.quantizer(encoded, batch.stages, channels_last=True).latent
+            latent = out.latent
         # The source is chosen clip by clip, so the decoder must first read the decoded prosody.
         decoded = codec.decoder(
             latent,
@@ -137,6 +139,8 @@ class Objective:
         said = self.head(latent[..., self.emotion_slice])
         affect, accuracy = self._affect(said, batch)
         raw.update(affect)
+        if out.commitment is not None:
+            raw["commitment"] = out.commitment
         with torch.no_grad():
             voiced = batch.voiced > 0
             error = (torch.log(decoded.prosody.f0) - batch.log_f0).abs() * (1200 / math.log(2))

@@ -244,6 +244,11 @@ class Trainer:
             averaged: list[Tensor] = [*self.ema.parameters()]
             live: list[Tensor] = [whole(p) for p in self.codec.parameters()]
             torch._foreach_lerp_(averaged, live, 1 - decay)
+            # Codebooks that follow moving averages are buffers, and averages already.
+            for own, other in zip(
+                self.ema.quantizer.buffers(), self.codec.quantizer.buffers(), strict=True
+            ):
+                own.copy_(other)
         self.timer.mark("optimizer")
         self.timer.end()
         self.step += 1
