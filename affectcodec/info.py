@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -64,6 +65,13 @@ OPTIONAL = (
     ("pystoi", "eval", "STOI"),
     ("matplotlib", "eval", "plots"),
     ("tensorboard", "train", "training curves"),
+)
+
+# module, distribution, extra, purpose; looked for and not imported, which would take seconds
+LARGE = (
+    ("opensmile", "opensmile", "judges", "eGeMAPS: an emotion judge, concordance"),
+    ("sklearn", "scikit-learn", "judges", "the emotion judges"),
+    ("faster_whisper", "faster-whisper", "judges", "Whisper: an emotion judge, word errors"),
 )
 
 
@@ -161,7 +169,15 @@ def _probe_nvcc() -> list[Status]:
 
 
 def _probe_optional() -> list[Status]:
-    return [_package("optional", *row) for row in OPTIONAL]
+    large = []
+    for module, distribution, extra, purpose in LARGE:
+        there = importlib.util.find_spec(module) is not None
+        detail = (
+            f"{_version(distribution)}, {purpose}" if there else f"not installed; for {purpose}"
+        )
+        fix = "" if there else _install(extra)
+        large.append(Status("optional", distribution, there, detail, fix))
+    return [*(_package("optional", *row) for row in OPTIONAL), *large]
 
 
 PROBES: tuple[tuple[str, Callable[[], list[Status]]], ...] = (

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of clips: a CSV with the columns path, dataset, speaker, split.
 
-The columns emotion and sha256 are used where present; training can do without dataset and speaker,
-too. Paths are relative to the folder of the CSV.
+The columns emotion, sha256, gender, language, transcript, arousal and valence are used where
+present; training can do without dataset and speaker, too. Paths are relative to the folder of the
+CSV.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ class Clip:
     speaker: str
     emotion: str = ""
     sha256: str = ""
+    gender: str = ""
+    language: str = ""
+    transcript: str = ""
+    split: str = ""
+    arousal: float | None = None
+    valence: float | None = None
 
 
 def read_manifest(
@@ -70,6 +77,12 @@ def read_manifest(
             speaker=row.get("speaker") or "",
             emotion=row.get("emotion") or "",
             sha256=row.get("sha256") or "",
+            gender=row.get("gender") or "",
+            language=row.get("language") or "",
+            transcript=row.get("transcript") or "",
+            split=row.get("split") or "",
+            arousal=_number(path, row, "arousal"),
+            valence=_number(path, row, "valence"),
         )
         for row in rows
         if not datasets or row.get("dataset") in datasets
@@ -77,6 +90,16 @@ def read_manifest(
     if not clips:
         raise ValueError(f"manifest {path}: no clip in split {split!r}")
     return clips if limit is None else evenly(clips, limit)
+
+
+def _number(manifest: Path, row: dict[str, str], column: str) -> float | None:
+    text = row.get(column) or ""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise ValueError(
+            f"manifest {manifest}: {row['path']}: {column} is {text!r}, wanted a number"
+        ) from None
 
 
 def evenly(clips: list[Clip], count: int) -> list[Clip]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``affectcodec encode | decode | info | train``.
+"""The command line: ``affectcodec encode | decode | info | train | evaluate``.
 
 One file a command. To add one, write its file and add it below. torch is imported inside the
 commands that compute, so that ``--help`` and ``info`` answer at once.
@@ -13,6 +13,7 @@ from affectcodec import __version__
 from affectcodec.cli.decode import decode
 from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
+from affectcodec.cli.evaluate import evaluate
 from affectcodec.cli.info import info
 from affectcodec.cli.train import train
 
@@ -48,5 +49,5 @@ def main() -> None:
     """
 
 
-for _command in (encode, decode, info, train):
+for _command in (encode, decode, info, train, evaluate):
     main.add_command(_command)

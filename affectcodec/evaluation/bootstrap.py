@@ -64,3 +64,14 @@ def estimate(values: np.ndarray, weights: np.ndarray, *, level: float = 0.95) ->
     tail = 50.0 * (1.0 - level)
     low, high = np.percentile(means, [tail, 100.0 - tail])
     return Estimate(float(values[present].mean()), float(low), float(high), int(present.sum()))
+
+
+def interval(value: float, replicates: np.ndarray, count: int, *, level: float = 0.95) -> Estimate:
+    """A statistic that is no mean over clips, with the percentiles of its replicates (NaN: left
+    out)."""
+    kept = np.asarray(replicates)[np.isfinite(replicates)]
+    if not len(kept) or not np.isfinite(value):
+        return Estimate(float(value), np.nan, np.nan, count)
+    tail = 50.0 * (1.0 - level)
+    low, high = np.percentile(kept, [tail, 100.0 - tail])
+    return Estimate(float(value), float(low), float(high), count)

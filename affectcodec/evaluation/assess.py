@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From measured values to results: one JSON-able object with an interval on every figure.
+
+    results = {
+      "codecs": {name: {"kbps", "metrics": {metric: Estimate}, "failures"}},    by group of clips
+      "concordance": {name: {eGeMAPS group: Estimate}},
+      "words": {name: {"wer": Estimate, "cer": Estimate}},
+      "emotion": {task: {judge: {...}}},
+      "comparisons": [...],
+    }
+
+Emotion tasks: each labelled corpus for itself with its own classes, and `joint`, one judge over all
+of them with the union of their classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from affectcodec.evaluation.bootstrap import draw_weights, estimate, interval
+from affectcodec.evaluation.campaign import ORIGINAL, Measured, bitrate
+from affectcodec.evaluation.concordance import egemaps_concordance
+from affectcodec.evaluation.emotion import Decisions, emotion_scores, paired
+from affectcodec.evaluation.judges import JUDGES, FittedJudge, Judge, fit
+from affectcodec.evaluation.metrics import METRICS
+from affectcodec.evaluation.words import count_errors, error_rate
+from affectcodec.manifest import Clip
+
+JOINT = "joint"
+MIN_CLASSES = 3
+
+
+def emotion_tasks(train: Sequence[Clip], clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
+    """Task -> datasets: those with three classes or more in both splits, and all of them joint."""
+
+    def classes(some: Sequence[Clip], dataset: str) -> set[str]:
+        return {clip.emotion for clip in some if clip.dataset == dataset and clip.emotion}
+
+    fit_for = [
+        name
+        for name in sorted({clip.dataset for clip in train})
+        if len(classes(train, name) & classes(clips, name)) >= MIN_CLASSES
+        and len({clip.speaker for clip in train if clip.dataset == name}) >= 2
+    ]
+    tasks: dict[str, tuple[str, ...]] = {name: (name,) for name in fit_for}
+    if len(fit_for) > 1:
+        tasks[JOINT] = tuple(fit_for)
+    return tasks
+
+
+def labelled(clips: Sequence[Clip], datasets: Sequence[str]) -> list[Clip]:
+    return [clip for clip in clips if clip.dataset in datasets and clip.emotion]
+
+
+def _features(
+    measured: Measured, clips: Sequence[Clip], codec: str, measure: str
+) -> tuple[np.ndarray, list[int]]:
+    """`[found, features]` and the indices of the clips that have them."""
+    values = [measured.value(clip, codec, measure) for clip in clips]
+    index = [i for i, value in enumerate(values) if isinstance(value, np.ndarray)]
+    if not index:
+        return np.zeros((0, 0)), []
+    return np.stack([np.asarray(values[i]) for i in index]).astype(np.float64), index
+
+
+def train_judge(
+    judge: Judge, measured: Measured, train: Sequence[Clip], codec: str, c: float | None = None
+) -> FittedJudge:
+    """A judge on the training clips as `codec` left them (`original`: the recordings)."""
+    features, index = _features(measured, train, codec, judge.measure)
+    return fit(
+        judge,
+        features,
+        [train[i].emotion for i in index],
+        [f"{train[i].dataset}/{train[i].speaker}" for i in index],
+        c=c,
+    )
+
+
+def assess_emotion(
+    measured: Measured,
+    train: Sequence[Clip],
+    clips: Sequence[Clip],
+    codecs: Sequence[str],
+    *,
+    matched: Sequence[str] = (),
+    comparisons: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """All tasks and judges. `original` must be measured on both splits.
+
+    Args:
+        codecs: names to judge.
+        matched: those whose training split is measured, too: gives `uar_matched`, a judge of the
+            same C trained and tested on coded clips. What it still finds is still there; the rest
+            of the loss is mismatch.
+        comparisons: pairs for paired differences in `kept`.
+    """
+    out: dict[str, Any] = {}
+    for task, datasets in emotion_tasks(train, clips).items():
+        own_train, own_clips = labelled(train, datasets), labelled(clips, datasets)
+        known = {clip.emotion for clip in own_train}
+        own_clips = [clip for clip in own_clips if clip.emotion in known]
+        out[task] = {
+            judge.name: _assess_judge(
+                judge, measured, own_train, own_clips, codecs, matched, comparisons
+            )
+            for judge in JUDGES
+        }
+    return out
+
+
+def _assess_judge(
+    judge: Judge,
+    measured: Measured,
+    train: list[Clip],
+    clips: list[Clip],
+    codecs: Sequence[str],
+    matched: Sequence[str],
+    comparisons: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    fitted = train_judge(judge, measured, train, ORIGINAL)
+    # the same clips for every codec: one without features for any of them is left out for all
+    there = set(range(len(clips)))
+    by_codec = {}
+    for name in (ORIGINAL, *codecs):
+        features, index = _features(measured, clips, name, judge.measure)
+        by_codec[name] = dict(zip(index, features, strict=True))
+        there &= set(index)
+    kept = [clips[i] for i in sorted(there)]
+    weights = draw_weights([clip.speaker for clip in kept], [clip.dataset for clip in kept])
+    genders = [clip.gender for clip in kept]
+    truth = np.array([fitted.classes.index(clip.emotion) for clip in kept])
+
+    def answers(some: FittedJudge, name: str) -> np.ndarray:
+        return some.decide(np.stack([by_codec[name][i] for i in sorted(there)]))
+
+    on_original = answers(fitted, ORIGINAL)
+    decisions = {
+        name: Decisions(fitted.classes, truth, on_original, answers(fitted, name))
+        for name in dict.fromkeys((ORIGINAL, *codecs))
+    }
+    scores = {}
+    for name, own in decisions.items():
+        scores[name] = emotion_scores(own, genders, weights)
+        if name in matched and name != ORIGINAL:
+            again = train_judge(judge, measured, train, name, c=fitted.c)
+            coded = Decisions(fitted.classes, truth, on_original, answers(again, name))
+            found = emotion_scores(coded, genders, weights)
+            scores[name] |= {"uar_matched": found["uar"], "kept_matched": found["kept"]}
+    return {
+        "title": judge.title,
+        "classes": list(fitted.classes),
+        "c": fitted.c,
+        "cross_validated_uar": fitted.cross_validated,
+        "train_clips": len(train),
+        "clips": len(kept),
+        "left_out": len(clips) - len(kept),
+        "speakers": len({clip.speaker for clip in kept}),
+        "codecs": scores,
+        "comparisons": [
+            {"codec": a, "against": b, "kept": paired(decisions[a], decisions[b], weights)}
+            for a, b in comparisons
+            if a in decisions and b in decisions
+        ],
+    }
+
+
+def assess_concordance(
+    measured: Measured, clips: Sequence[Clip], codecs: Sequence[str]
+) -> dict[str, Any]:
+    """eGeMAPS concordance with the original by feature group, for each codec."""
+    original, index = _features(measured, clips, ORIGINAL, "egemaps")
+    there = set(index)
+    found = {}
+    for name in codecs:
+        features, own = _features(measured, clips, name, "egemaps")
+        found[name] = dict(zip(own, features, strict=True))
+        there &= set(own)
+    rows = sorted(there)
+    if not rows:
+        return {}
+    kept = [clips[i] for i in rows]
+    speakers = [f"{clip.dataset}/{clip.speaker}" for clip in kept]
+    weights = draw_weights([clip.speaker for clip in kept], [clip.dataset for clip in kept])
+    before = dict(zip(index, original, strict=True))
+    reference = np.stack([before[i] for i in rows])
+    out = {}
+    for name in codecs:
+        coded = np.stack([found[name][i] for i in rows])
+        groups = egemaps_concordance(reference, coded, speakers, weights)
+        out[name] = {group: asdict(value) for group, value in groups.items()}
+    return out
+
+
+def assess_words(
+    measured: Measured,
+    clips: Sequence[Clip],
+    codecs: Sequence[str],
+    comparisons: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """WER and CER for each codec, over all clips with a transcript and by language."""
+    spoken = [clip for clip in clips if clip.transcript]
+    if not spoken:
+        return {}
+    counts = {}
+    for name in codecs:
+        rows: list[tuple[float, ...]] = []
+        for clip in spoken:
+            value = measured.value(clip, name, "transcript")
+            if isinstance(value, dict):
+                e = count_errors(clip.transcript, str(value["text"]), clip.language or "en")
+                rows.append((e.word_edits, e.words, e.character_edits, e.characters))
+            else:
+                rows.append((np.nan,) * 4)
+        counts[name] = np.array(rows, dtype=np.float64)
+    languages = np.array([clip.language or "en" for clip in spoken])
+    out: dict[str, Any] = {}
+    groups = sorted(set(languages))
+    for group in ("all", *(groups if len(groups) > 1 else ())):
+        own = np.ones(len(spoken), dtype=bool) if group == "all" else languages == group
+        some = [clip for clip, mine in zip(spoken, own, strict=True) if mine]
+        weights = draw_weights([clip.speaker for clip in some], [clip.dataset for clip in some])
+        entry: dict[str, Any] = {"clips": len(some), "codecs": {}, "comparisons": []}
+        for name in codecs:
+            edits = counts[name][own]
+            entry["codecs"][name] = {
+                "wer": asdict(error_rate(edits[:, 0], edits[:, 1], weights)),
+                "cer": asdict(error_rate(edits[:, 2], edits[:, 3], weights)),
+            }
+        for a, b in comparisons:
+            if a in counts and b in counts:
+                entry["comparisons"].append(
+                    {"codec": a, "against": b, "wer": _difference(counts, a, b, own, weights)}
+                )
+        out[group] = entry
+    return out
+
+
+def _difference(
+    counts: Mapping[str, np.ndarray], a: str, b: str, own: np.ndarray, weights: np.ndarray
+) -> dict[str, Any]:
+    """Paired difference in WER over the clips that both have."""
+    first, second = counts[a][own], counts[b][own]
+    there = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
+    edits = np.where(there, first[:, 0] - second[:, 0], 0.0)
+    words = np.where(there, first[:, 1], 0.0)
+    if not words.sum():
+        return asdict(interval(float("nan"), np.zeros(0), 0))
+    replicates = (weights @ edits) / np.maximum(weights @ words, 1e-9)
+    return asdict(interval(float(edits.sum() / words.sum()), replicates, int(there.sum())))
+
+
+def assess_metrics(
+    measured: Measured,
+    clips: Sequence[Clip],
+    codecs: Sequence[str],
+    comparisons: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Clip-wise metrics: mean and interval for each codec, over all clips and by dataset."""
+    datasets = sorted({clip.dataset for clip in clips})
+    groups: dict[str, list[Clip]] = {"all": list(clips)}
+    if len(datasets) > 1:
+        groups |= {name: [c for c in clips if c.dataset == name] for name in datasets}
+    return {
+        name: _assess_group(measured, some, codecs, comparisons) for name, some in groups.items()
+    }
+
+
+def _assess_group(
+    measured: Measured,
+    clips: list[Clip],
+    codecs: Sequence[str],
+    comparisons: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    weights = draw_weights([clip.speaker for clip in clips], [clip.dataset for clip in clips])
+    values: dict[str, dict[str, np.ndarray]] = {}
+    out: dict[str, Any] = {
+        "clips": len(clips),
+        "speakers": len({clip.speaker for clip in clips}),
+        "codecs": {},
+        "comparisons": [],
+    }
+    for name in codecs:
+        columns = {metric.name: np.full(len(clips), np.nan) for metric in METRICS}
+        failures: dict[str, Counter[str]] = {}
+        for i, clip in enumerate(clips):
+            found = measured.value(clip, name, "reconstruction")
+            if not isinstance(found, dict):
+                continue
+            for metric in METRICS:
+                columns[metric.name][i] = found.get(metric.name, np.nan)
+            for metric_name, reason in found.get("failures", {}).items():
+                failures.setdefault(metric_name, Counter())[reason] += 1
+        values[name] = columns
+        out["codecs"][name] = {
+            "kbps": bitrate(measured, clips, name),
+            "metrics": {m: asdict(estimate(v, weights)) for m, v in columns.items()},
+            "failures": {m: dict(counts) for m, counts in sorted(failures.items())},
+        }
+    for a, b in comparisons:
+        if a in values and b in values:
+            out["comparisons"].append(
+                {
+                    "codec": a,
+                    "against": b,
+                    "difference": {
+                        m.name: asdict(estimate(values[a][m.name] - values[b][m.name], weights))
+                        for m in METRICS
+                    },
+                }
+            )
+    return out

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of `affectcodec evaluate`: manifests and codec names in, results on disk out.
+
+Writes into the plan's folder: results.json (every figure with its interval, the command, versions
+and fingerprints) and results.md (the tables).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from affectcodec.evaluation.assess import (
+    assess_concordance,
+    assess_emotion,
+    assess_metrics,
+    assess_words,
+    emotion_tasks,
+)
+from affectcodec.evaluation.baselines import make_codecs
+from affectcodec.evaluation.campaign import ORIGINAL, Measured, measure_all
+from affectcodec.evaluation.judges import JUDGES
+from affectcodec.evaluation.measures import MEASURES, Measure, find_measures
+from affectcodec.evaluation.store import Store, default_cache
+from affectcodec.evaluation.tables import markdown
+from affectcodec.manifest import Clip, evenly, read_manifest
+
+DEFAULT_CODECS = ("affectcodec:0.75", "affectcodec:1.5", "affectcodec:3", "affectcodec:6")
+# Each against a codec at a higher rate; those whose codecs are both in the run are shown.
+DEFAULT_COMPARISONS = (
+    ("affectcodec:0.75", "codec2:3200"),
+    ("affectcodec:1.5", "opus:6"),
+    ("affectcodec:1.5", "codec2:2400"),
+    ("affectcodec:3", "opus:9"),
+    ("affectcodec:3", "opus:6"),
+    ("affectcodec:6", "opus:6"),
+)
+PACKAGES = (
+    "affectcodec",
+    "torch",
+    "numpy",
+    "opensmile",
+    "scikit-learn",
+    "faster-whisper",
+    "ctranslate2",
+    "pesq",
+    "pystoi",
+    "pyworld",
+    "rapidfuzz",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure; the options of the command, see `affectcodec evaluate --help`."""
+
+    manifests: Sequence[Path]
+    out: Path
+    codecs: Sequence[str] = ()
+    weights: Sequence[str] = ()
+    split: str = "test"
+    train_split: str = "train"
+    datasets: Sequence[str] = ()
+    measures: Sequence[str] = ()
+    matched: Sequence[str] = ()
+    compare: Sequence[str] = ()
+    limit: int | None = None
+    train_limit: int | None = None
+    cache: Path | None = None
+    jobs: int = 1
+    quiet: bool = False
+
+
+def parse_weights(values: Sequence[str]) -> dict[str, str | None]:
+    """`["PATH", "label=PATH"]` -> label -> path; "affectcodec" is always there."""
+    weights: dict[str, str | None] = {"affectcodec": None}
+    for value in values:
+        label, separator, path = value.partition("=")
+        if not separator:
+            label, path = "affectcodec", value
+        weights[label] = path
+    return weights
+
+
+def parse_comparisons(values: Sequence[str], codecs: Sequence[str]) -> list[tuple[str, str]]:
+    """`["a=b"]` -> pairs; without any, the default pairs whose codecs are both in the run.
+
+    Raises:
+        ValueError: a pair that names a codec outside the run.
+    """
+    if not values:
+        return [pair for pair in DEFAULT_COMPARISONS if set(pair) <= set(codecs)]
+    pairs = []
+    for value in values:
+        first, _, second = value.partition("=")
+        if first not in codecs or second not in codecs:
+            raise ValueError(f"compare: {value!r} wants NAME=NAME, both among {list(codecs)}")
+        pairs.append((first, second))
+    return pairs
+
+
+def read_clips(plan: Plan, split: str, limit: int | None) -> list[Clip]:
+    """Clips of one split of all manifests that have it.
+
+    Raises:
+        ValueError: no clip at all.
+    """
+    clips, reasons = [], []
+    for manifest in plan.manifests:
+        try:
+            some = read_manifest(manifest, split=split)
+        except ValueError as error:
+            if not Path(manifest).is_file():
+                raise
+            reasons.append(str(error))
+            continue
+        some = [clip for clip in some if not plan.datasets or clip.dataset in plan.datasets]
+        clips += some if limit is None or not some else evenly(some, limit)
+    if not clips:
+        raise ValueError("; ".join(reasons) or f"datasets: no clip of {list(plan.datasets)}")
+    return clips
+
+
+def check_speakers(train: Sequence[Clip], clips: Sequence[Clip]) -> None:
+    """A judge that knows the speaker tells nothing.
+
+    Raises:
+        ValueError: a speaker is in both splits.
+    """
+    known = {(clip.dataset, clip.speaker) for clip in train}
+    shared = sorted({(c.dataset, c.speaker) for c in clips} & known)
+    if shared:
+        raise ValueError(
+            f"splits: {shared[0][1]} of {shared[0][0]} (and {len(shared) - 1} more) are in the "
+            "training split and in the measured one; wanted speakers that the judges never heard"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Version of each package that makes a figure."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def shown_path(value: str | Path) -> str:
+    """A path as it may stand in a public page: below the working folder, or its last two parts."""
+    path = Path(value)
+    if not path.is_absolute():
+        return str(value)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(Path(*path.parts[-2:]))
+
+
+def shown_command(plan: Plan) -> str:
+    """The command line that repeats the run, without what does not change its results."""
+    parts = ["affectcodec", "evaluate", *(shown_path(path) for path in plan.manifests)]
+    for name in ("split", "train_split", "limit", "train_limit"):
+        value = getattr(plan, name)
+        if value is not None and value != getattr(Plan, name):
+            parts += [f"--{name.replace('_', '-')}", str(value)]
+    for option, values in (
+        ("--dataset", plan.datasets),
+        ("--codec", plan.codecs),
+        ("--measure", plan.measures),
+        ("--matched", plan.matched),
+        ("--compare", plan.compare),
+    ):
+        for value in values:
+            parts += [option, value]
+    for value in plan.weights:
+        label, separator, path = value.rpartition("=")
+        parts += ["--weights", label + separator + shown_path(path)]
+    return shlex.join([*parts, "--out", shown_path(plan.out)])
+
+
+def without_nan(value: Any) -> Any:
+    """NaN -> None all the way down: NaN is not JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def collect(
+    plan: Plan,
+) -> tuple[dict[str, Any], Measured, list[Clip], list[Clip], tuple[Measure, ...]]:
+    """Measures all that the plan asks for; (results, values, training clips, clips, measures)."""
+    names = list(dict.fromkeys(plan.codecs or DEFAULT_CODECS))
+    comparisons = parse_comparisons(plan.compare, names)
+    if set(plan.matched) - set(names):
+        raise ValueError(f"matched: got {list(plan.matched)}, wanted some of {names}")
+    measures = find_measures(plan.measures or [row.name for row in MEASURES])
+    weights = parse_weights(plan.weights)
+    clips = read_clips(plan, plan.split, plan.limit)
+    heard = tuple(row for row in measures if row.name in {judge.measure for judge in JUDGES})
+    train: list[Clip] = []
+    if len(heard) == len(JUDGES):
+        try:
+            train = read_clips(plan, plan.train_split, plan.train_limit)
+        except ValueError:
+            train = []
+        check_speakers(train, clips)
+        taught = {dataset for task in emotion_tasks(train, clips).values() for dataset in task}
+        train = [clip for clip in train if clip.emotion and clip.dataset in taught]
+    codecs = make_codecs(list(dict.fromkeys((ORIGINAL, *names))), weights)
+    everyone = [codec.name for codec in codecs]
+    with Store(plan.cache or default_cache()) as store:
+        measured = measure_all(
+            [(train, [ORIGINAL, *plan.matched], heard), (clips, everyone, measures)],
+            codecs,
+            store,
+            weights=weights,
+            jobs=plan.jobs,
+            progress=not plan.quiet,
+        )
+    asked = {row.name for row in measures}
+    results: dict[str, Any] = {
+        "command": shown_command(plan),
+        "split": plan.split,
+        "versions": versions(),
+        "fingerprints": {codec.name: codec.fingerprint for codec in codecs},
+        "delays": {name: asdict(delay) for name, delay in measured.delays.items()},
+        "metrics": assess_metrics(measured, clips, everyone, comparisons),
+    }
+    if "egemaps" in asked:
+        results["concordance"] = assess_concordance(measured, clips, everyone)
+    if "transcript" in asked:
+        results["words"] = assess_words(measured, clips, everyone, comparisons)
+    if train:
+        results["emotion"] = assess_emotion(
+            measured, train, clips, everyone, matched=plan.matched, comparisons=comparisons
+        )
+    return results, measured, train, clips, measures
+
+
+def run(plan: Plan) -> str:
+    """Measures, writes the results; the Markdown page.
+
+    Raises:
+        ValueError: a manifest, codec, measure or comparison that cannot be.
+        BaselineError: the program of a baseline is missing or failed.
+        ImportError: a package of a measure is missing.
+    """
+    plan.out.mkdir(parents=True, exist_ok=True)
+    results, *_ = collect(plan)
+    text = json.dumps(without_nan(results), indent=1, allow_nan=False)
+    (plan.out / "results.json").write_text(text + "\n", encoding="utf-8")
+    page = markdown(results)
+    (plan.out / "results.md").write_text(page, encoding="utf-8")
+    return page
