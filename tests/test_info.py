@@ -58,11 +58,15 @@ def test_switched_off_native_part_says_how_to_switch_it_on(
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(info, "OPTIONAL", (("surely_absent_package", "eval", "testing"),))
-    (part,) = [part for part in info.collect().parts if part.group == "optional"]
-    assert not part.on
-    assert part.detail == "not installed; for testing"
-    assert part.fix == "pip install 'affectcodec[eval]'"
+    absent = ("surely_absent_package", "eval", "testing")
+    monkeypatch.setattr(info, "OPTIONAL", (absent,))
+    monkeypatch.setattr(info, "LARGE", ((absent[0], *absent),))
+    parts = [part for part in info.collect().parts if part.group == "optional"]
+    assert len(parts) == 2
+    for part in parts:
+        assert not part.on
+        assert part.detail == "not installed; for testing"
+        assert part.fix == "pip install 'affectcodec[eval]'"
 
 
 def test_package_that_fails_to_import_is_told_apart(
@@ -72,6 +76,7 @@ def test_package_that_fails_to_import_is_told_apart(
     with open(f"{tmp_path}/broken_optional.py", "w") as file:
         file.write("import surely_absent_dependency")
     monkeypatch.setattr(info, "OPTIONAL", (("broken_optional", "eval", "testing"),))
+    monkeypatch.setattr(info, "LARGE", ())
     (part,) = [part for part in info.collect().parts if part.group == "optional"]
     assert "surely_absent_dependency" in part.detail
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Controls: treatments whose effect is known, to see whether a measure sees it.
 
-    original      16-bit original: the ceiling
-    narrowband    16-bit at 8 kHz: the ceiling of any 8 kHz codec
-    lowpass:2     nothing above 2 kHz
-    mulaw         8-bit mu-law (G.711's law) at 16 kHz: noise, all else kept
-    world         WORLD analysis and resynthesis, nothing quantized
-    flat-f0       the same with F0 at the clip's median: a measure of emotion that does not mind is
-                  blind to prosody
+original      16-bit original: the ceiling
+narrowband    16-bit at 8 kHz: the ceiling of any 8 kHz codec
+lowpass:2     nothing above 2 kHz
+mulaw         8-bit mu-law (G.711's law) at 16 kHz: noise, all else kept
+world         WORLD analysis and resynthesis, nothing quantized
+flat-f0       the same with F0 at the clip's median: a measure of emotion that does not mind is
+              blind to prosody
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def load_model(folder: str | Path) -> Any:
     except ImportError as error:
         raise ImportError(
             f"a codec of kind {kind} needs the package transformers: "
-            "pip install 'affectcodec[neural]'"
+            "pip install 'affectcodec[transformers]'"
         ) from error
     build = getattr(transformers, TRANSFORMERS_MODELS[kind], None)
     if build is None:

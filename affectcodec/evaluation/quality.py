@@ -65,9 +65,11 @@ def visqol(ref: np.ndarray, deg: np.ndarray) -> float:
 @functools.cache
 def _dnsmos() -> Any:
     spec = importlib.util.find_spec("speechmos")
-    path = Path(spec.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx" if (
-        spec and spec.origin
-    ) else None
+    path = (
+        Path(spec.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx"
+        if (spec and spec.origin)
+        else None
+    )
     if path is None or not path.is_file():
         raise ImportError(f"DNSMOS needs the package speechmos: {_FIX}")
     try:

@@ -57,7 +57,7 @@ def _network() -> SpeakerNetwork:
 
 @functools.cache
 def _mel_filters() -> np.ndarray:
-    """`[40, 201]` triangles of unit area on Slaney's mel scale: linear to 1 kHz, then logarithmic."""
+    """`[40, 201]` triangles of unit area on Slaney's mel scale (linear up to 1 kHz)."""
 
     def to_mel(hz: float) -> float:
         return hz * 3 / 200 if hz < 1000 else 15 + 27 * np.log(hz / 1000) / np.log(6.4)
