@@ -27,10 +27,19 @@ from affectcodec.evaluation.campaign import ORIGINAL, Measured, bitrate
 from affectcodec.evaluation.concordance import egemaps_concordance
 from affectcodec.evaluation.emotion import Decisions, emotion_scores, paired
 from affectcodec.evaluation.judges import JUDGES, FittedJudge, Judge, fit
-from affectcodec.evaluation.metrics import METRICS
+from affectcodec.evaluation.metrics import METRICS, Metric
+from affectcodec.evaluation.speaker import similarity
 from affectcodec.evaluation.words import count_errors, error_rate
 from affectcodec.manifest import Clip
 
+EXTRA_METRICS: tuple[Metric, ...] = (
+    Metric("visqol", "ViSQOL", 1, 2, "MOS-LQO, speech mode, 1 to 5"),
+    Metric("dnsmos_ovrl", "DNSMOS overall", 1, 2, "P.835, no reference, 1 to 5"),
+    Metric("dnsmos_sig", "DNSMOS signal", 1, 2, "likewise"),
+    Metric("dnsmos_bak", "DNSMOS background", 1, 2, "likewise"),
+    Metric("speaker_similarity", "speaker similarity", 1, 3, "cosine of speaker embeddings"),
+)
+CLIP_METRICS = (*METRICS, *EXTRA_METRICS)
 JOINT = "joint"
 MIN_CLASSES = 3
 
@@ -255,6 +264,27 @@ def _difference(
     return asdict(interval(float(edits.sum() / words.sum()), replicates, int(there.sum())))
 
 
+def clip_metrics(
+    measured: Measured, clip: Clip, codec: str
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Metrics of one clip through one codec, and the reasons of those that have none."""
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for measure in ("reconstruction", "visqol", "dnsmos"):
+        found = measured.value(clip, codec, measure)
+        if isinstance(found, dict):
+            reasons |= found.get("failures", {})
+            values |= {m.name: found[m.name] for m in CLIP_METRICS if m.name in found}
+        elif reason := measured.reason(clip, codec, measure):
+            reasons[measure] = reason
+    voices = [measured.value(clip, name, "speaker") for name in (ORIGINAL, codec)]
+    if all(isinstance(voice, np.ndarray) for voice in voices):
+        values["speaker_similarity"] = similarity(np.asarray(voices[0]), np.asarray(voices[1]))
+    elif reason := measured.reason(clip, codec, "speaker"):
+        reasons["speaker_similarity"] = reason
+    return values, reasons
+
+
 def assess_metrics(
     measured: Measured,
     clips: Sequence[Clip],
@@ -286,15 +316,13 @@ def _assess_group(
         "comparisons": [],
     }
     for name in codecs:
-        columns = {metric.name: np.full(len(clips), np.nan) for metric in METRICS}
+        columns = {metric.name: np.full(len(clips), np.nan) for metric in CLIP_METRICS}
         failures: dict[str, Counter[str]] = {}
         for i, clip in enumerate(clips):
-            found = measured.value(clip, name, "reconstruction")
-            if not isinstance(found, dict):
-                continue
-            for metric in METRICS:
-                columns[metric.name][i] = found.get(metric.name, np.nan)
-            for metric_name, reason in found.get("failures", {}).items():
+            found, reasons = clip_metrics(measured, clip, name)
+            for metric_name, value in found.items():
+                columns[metric_name][i] = value
+            for metric_name, reason in reasons.items():
                 failures.setdefault(metric_name, Counter())[reason] += 1
         values[name] = columns
         out["codecs"][name] = {
@@ -310,7 +338,7 @@ def _assess_group(
                     "against": b,
                     "difference": {
                         m.name: asdict(estimate(values[a][m.name] - values[b][m.name], weights))
-                        for m in METRICS
+                        for m in CLIP_METRICS
                     },
                 }
             )

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import math
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from affectcodec.evaluation.assess import (
     assess_words,
     emotion_tasks,
 )
-from affectcodec.evaluation.baselines import make_codecs
 from affectcodec.evaluation.campaign import ORIGINAL, Measured, measure_all
+from affectcodec.evaluation.codecs import make_codecs
 from affectcodec.evaluation.judges import JUDGES
-from affectcodec.evaluation.measures import MEASURES, Measure, find_measures
+from affectcodec.evaluation.measures import Measure, available_measures, find_measures
 from affectcodec.evaluation.store import Store, default_cache
 from affectcodec.evaluation.tables import markdown
 from affectcodec.manifest import Clip, evenly, read_manifest
@@ -53,6 +54,10 @@ PACKAGES = (
     "pystoi",
     "pyworld",
     "rapidfuzz",
+    "visqol-python",
+    "ai-edge-litert",
+    "speechmos",
+    "resemblyzer",
 )
 
 
@@ -203,7 +208,11 @@ def collect(
     comparisons = parse_comparisons(plan.compare, names)
     if set(plan.matched) - set(names):
         raise ValueError(f"matched: got {list(plan.matched)}, wanted some of {names}")
-    measures = find_measures(plan.measures or [row.name for row in MEASURES])
+    measures, not_installed = available_measures()
+    if plan.measures:
+        measures, not_installed = find_measures(plan.measures), {}
+    for name, fix in not_installed.items():
+        warnings.warn(f"measure {name} is left out: {fix}", stacklevel=2)
     weights = parse_weights(plan.weights)
     clips = read_clips(plan, plan.split, plan.limit)
     heard = tuple(row for row in measures if row.name in {judge.measure for judge in JUDGES})
@@ -232,6 +241,7 @@ def collect(
         "command": shown_command(plan),
         "split": plan.split,
         "versions": versions(),
+        "not_measured": not_installed,
         "fingerprints": {codec.name: codec.fingerprint for codec in codecs},
         "delays": {name: asdict(delay) for name, delay in measured.delays.items()},
         "metrics": assess_metrics(measured, clips, everyone, comparisons),

@@ -222,11 +222,11 @@ class Trainer:
         rows = len(batch.wav) // parts
         figures: dict[str, Tensor] = {}
         for part in range(parts):
-            whole = parts == 1
-            piece = batch if whole else batch.rows(part * rows, (part + 1) * rows)
+            single = parts == 1
+            piece = batch if single else batch.rows(part * rows, (part + 1) * rows)
             found = self._part(piece, 1 / parts, last=part == parts - 1)
             for name, value in found.items():
-                figures[name] = value if whole else figures.get(name, 0) + value / parts
+                figures[name] = value if single else figures.get(name, 0) + value / parts
         loss = self.world.mean(float(figures.pop("loss")))[0]
         judged = self.adversary is not None and self.adversary.learns_at(self.step)
         norms = {"gradient_norm": self._clipped("optimizer", config.clip_norm)}
