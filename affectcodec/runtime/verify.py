@@ -23,6 +23,7 @@ from tqdm import tqdm
 from affectcodec.audio import load_audio
 from affectcodec.codec import AffectCodec
 from affectcodec.manifest import read_manifest
+from affectcodec.nn.bdrfsq import BDRFSQ
 from affectcodec.ops import fsq
 from affectcodec.ops.bd_rfsq.folding import fold_block
 from affectcodec.ops.registry import use_backend
@@ -97,6 +98,7 @@ def _margin(codec: AffectCodec, name: str, z: Tensor, digits: Tensor, stage: int
     """Distance of each dim of ``stage`` from its nearest threshold, in float64."""
     config = codec.config.quantizer
     block = config.blocks[config.names.index(name)]
+    assert isinstance(codec.quantizer, BDRFSQ)
     params = codec.quantizer.block_params(name, torch.float64)
     folded = fold_block(params, block.levels, config.bound)
     dim, row = block.code_dim, stage * block.code_dim

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from affectcodec.codec import AffectCodec
 from affectcodec.config import StreamNetworkConfig
+from affectcodec.config_checks import GRANULARITIES
+from affectcodec.nn.bdrfsq import BDRFSQ
 from affectcodec.nn.causal import CausalConvNeXt, CausalConvNeXtBlock
 from affectcodec.nn.decoder import StreamDecoder
 from affectcodec.nn.encoder import POOLED_BINS, StreamEncoder
@@ -43,6 +45,7 @@ def folded_quantizer(codec: AffectCodec) -> tuple[list[int], npt.NDArray[np.floa
         RuntimeError: if the CPU kernels, which fold the weights, are not there.
     """
     description = describe(codec.config.quantizer)
+    assert isinstance(codec.quantizer, BDRFSQ)
     params = [p.detach().cpu() for p in codec.quantizer._all_parameters()]
     return list(description), fold(params, description, "cpu").numpy()
 
@@ -51,6 +54,11 @@ def why_unsupported(codec: AffectCodec) -> str:
     """Empty where the runtime has every layer of a codec, otherwise what it lacks."""
     if type(codec.encoder) is not StreamEncoder or type(codec.decoder) is not StreamDecoder:
         return f"it has the networks of the preset 'stream', not those of {codec.config.name!r}"
+    if not isinstance(codec.quantizer, BDRFSQ):
+        return f"it has the quantizer BDRFSQ, not {type(codec.quantizer).__name__}"
+    views = codec.decoder.conditioning
+    if views is None or views.granularities != GRANULARITIES:
+        return f"its decoder is conditioned by {', '.join(GRANULARITIES)}, all of them"
     known = {name for make in (encoder_network, decoder_network) for name, _ in make(codec).arrays}
     needed = {name for name in codec.state_dict() if not name.startswith("quantizer.")}
     unknown = sorted(needed - known)
@@ -116,6 +124,7 @@ def decoder_network(codec: AffectCodec) -> Network:
     """Numbers and arrays of the decoder."""
     config, net, decoder = codec.config, codec.config.network, codec.decoder
     assert isinstance(decoder, StreamDecoder) and isinstance(net, StreamNetworkConfig)
+    assert decoder.conditioning is not None
     prosody = decoder.prosody.network
     emotion = config.quantizer.block_slices()["emotion"]
     numbers = [config.hop_length, net.analysis_window, net.analysis_hop, config.sample_rate]
