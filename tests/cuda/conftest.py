@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Iterator
 
 import pytest
 
-from affectcodec.ops import registry
+from affectcodec.ops import registry, use_backend
 from affectcodec.ops.bd_rfsq import kernels
 from tests.cuda import shim
+from tests.ops.backends import CANDIDATES, Candidate
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +37,24 @@ def shim_kernels(_shim: shim.Kernels, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
     monkeypatch.setattr(registry.Op, "kernel", kernel)
     yield _shim
+
+
+@pytest.fixture
+def backend(shim_kernels: shim.Kernels) -> Iterator[Candidate]:
+    """What the suite of all kernels asks for: here the shim in the place of ``cpu``."""
+    with use_backend("cpu"):
+        yield CANDIDATES["cpu"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The suite names every backend; in this folder one stands for it."""
+    others = [
+        item
+        for item in items
+        if item.path.parent == pathlib.Path(__file__).parent
+        and getattr(item, "callspec", None) is not None
+        and item.callspec.params.get("backend", "cpu") != "cpu"
+    ]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]

@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import pytest
-from tests.ops.test_cpu_values import (  # noqa: F401
+
+from tests.ops.test_cpu_properties import (  # noqa: F401
     _kernels_only,
+    test_a_frame_has_the_same_tokens_whatever_stands_beside_it,
+    test_fresh_memory_is_never_read,
+    test_latents_and_decoded_latents_are_bitwise_alike,
+)
+from tests.ops.test_kernel_values import (  # noqa: F401
     test_a_bad_count_tensor_is_an_error_and_odd_counts_are_clamped,
     test_decoding_and_its_gradient,
+    test_digits_of_exact_projections_are_the_recurrence_to_the_bit,
     test_empty_input,
     test_every_gradient,
     test_every_gradient_of_the_default_configuration,
@@ -19,13 +26,6 @@ from tests.ops.test_cpu_values import (  # noqa: F401
     test_odd_strides_and_expanded_input,
     test_outputs_into_given_tensors,
     test_tokens_are_those_of_the_specification,
-)
-
-from tests.ops.test_cpu_properties import (  # noqa: F401
-    test_a_frame_has_the_same_tokens_whatever_stands_beside_it,
-    test_digits_of_exact_projections_are_the_recurrence_to_the_bit,
-    test_fresh_memory_is_never_read,
-    test_latents_and_decoded_latents_are_bitwise_alike,
 )
 
 pytestmark = pytest.mark.usefixtures("shim_kernels")

@@ -58,7 +58,11 @@ def test_folded_weights_are_those_of_the_cpu(kernels, name: str) -> None:
     gaps = weights.isnan()  # the shim starts with NaN; nothing reads the gaps between arrays
     assert weights.shape == wanted.shape
     assert torch.equal(weights[~gaps], wanted[~gaps])
-    assert int(gaps.sum()) < 16 * 11 * len(CONFIGS[name].blocks)
+    unused = 0  # G^T serves the CPU kernels alone
+    for block in CONFIGS[name].blocks:
+        rows = CONFIGS[name].num_stages * block.code_dim
+        unused += rows * -(-rows // 16) * 16
+    assert int(gaps.sum()) < unused + 16 * 11 * len(CONFIGS[name].blocks)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
