@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
-from affectcodec.nn.spectral import WindowedDFT
+from affectcodec.nn.spectral import OverlapAddSynthesis, WindowedDFT
 from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.cache import ClipCache
@@ -72,7 +72,7 @@ class Trainer:
         for module in self.codec.modules():
             if isinstance(module, CausalConvNeXt):
                 module.low_precision = config.precision == "bf16"
-            if isinstance(module, WindowedDFT):
+            if isinstance(module, WindowedDFT | OverlapAddSynthesis):
                 module.by_fft = True
         for part in config.frozen:
             self.codec.get_submodule(part).requires_grad_(False)
