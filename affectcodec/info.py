@@ -197,6 +197,17 @@ def _probe_nvcc() -> list[Status]:
     return [Status("GPU", "nvcc", True, release[0].strip() if release else path)]
 
 
+def _probe_dispatch() -> list[Status]:
+    from affectcodec.ops.registry import BACKENDS, REFERENCE
+
+    order = [row for row in BACKENDS.values() if row.device == "cuda"]
+    there = [row.name for row in order if not row.why_missing()]
+    names = ", then ".join(row.name for row in order)
+    first = (there or [REFERENCE])[0]
+    detail = f"CUDA tensors go to {names}, then {REFERENCE}; in this installation to {first}"
+    return [Status("GPU", "dispatch", bool(there), detail, "" if there else _install("triton"))]
+
+
 def _probe_optional() -> list[Status]:
     large = []
     for module, distribution, extra, purpose in LARGE:
@@ -217,6 +228,7 @@ PROBES: tuple[tuple[str, Callable[[], list[Status]]], ...] = (
     ("GPU", _probe_cuda),
     ("GPU", _probe_nvcc),
     ("GPU", _probe_cuda_kernels),
+    ("GPU", _probe_dispatch),
     ("optional", _probe_optional),
 )
 
