@@ -13,42 +13,36 @@ namespace {
 using cpu::DecodeJob;
 using cpu::EncodeJob;
 
-ScalarType token_type(const Plan &plan) {
-  return plan.wide() ? ScalarType::Long : ScalarType::Int;
+ScalarType token_type(const Plan& plan) { return plan.wide() ? ScalarType::Long : ScalarType::Int; }
+
+void check_tokens(const Tensor& out, const Plan& plan, const View& z) {
+  check(out.dim() == 3 && out.size(0) == z.batch && out.size(1) == plan.stages &&
+            out.size(2) == z.frames && out.scalar_type() == token_type(plan),
+        "out: wanted ", plan.wide() ? "int64" : "int32", " [", z.batch, ", ", plan.stages, ", ",
+        z.frames, "]");
 }
 
-void check_tokens(const Tensor &out, const Plan &plan, const View &z) {
-  check(out.dim() == 3 && out.size(0) == z.batch &&
-            out.size(1) == plan.stages && out.size(2) == z.frames &&
-            out.scalar_type() == token_type(plan),
-        "out: wanted ", plan.wide() ? "int64" : "int32", " [", z.batch, ", ",
-        plan.stages, ", ", z.frames, "]");
+void run_encode(const EncodeJob& job, const Kernels& kernels) {
+  in_parallel(cpu::units_of(job.z.total()), kGrain, [&](int64_t begin, int64_t end) {
+    kernels.encode(job, begin, end, scratch(*job.plan));
+  });
 }
 
-void run_encode(const EncodeJob &job, const Kernels &kernels) {
-  in_parallel(cpu::units_of(job.z.total()), kGrain,
-              [&](int64_t begin, int64_t end) {
-                kernels.encode(job, begin, end, scratch(*job.plan));
-              });
-}
-
-Tensor encode(const Tensor &z, const Tensor &weights, const Ints &config,
-              bool channels_last) {
-  const Plan &plan = plan_of(config);
+Tensor encode(const Tensor& z, const Tensor& weights, const Ints& config, bool channels_last) {
+  const Plan& plan = plan_of(config);
   EncodeJob job{};
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
   job.z = view_of(z, plan, channels_last, "z");
-  Tensor tokens =
-      make({job.z.batch, plan.stages, job.z.frames}, token_type(plan));
+  Tensor tokens = make({job.z.batch, plan.stages, job.z.frames}, token_type(plan));
   job.tokens = token_view(tokens, true);
   run_encode(job, table());
   return tokens;
 }
 
-void encode_out(const Tensor &z, const Tensor &weights, const Ints &config,
-                bool channels_last, Tensor out) {
-  const Plan &plan = plan_of(config);
+void encode_out(const Tensor& z, const Tensor& weights, const Ints& config, bool channels_last,
+                Tensor out) {
+  const Plan& plan = plan_of(config);
   EncodeJob job{};
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
@@ -60,11 +54,10 @@ void encode_out(const Tensor &z, const Tensor &weights, const Ints &config,
 
 // What forward and forward_out share; `latents` ascend like the rates, the last
 // one holds all stages.
-void run_forward(const Tensor &z, const Tensor &weights, const Plan &plan,
-                 const std::optional<Tensor> &counts,
-                 const std::vector<int32_t> &ascending,
-                 const std::vector<View> &latents, bool channels_last,
-                 const Tensor &tokens, float *saved) {
+void run_forward(const Tensor& z, const Tensor& weights, const Plan& plan,
+                 const std::optional<Tensor>& counts, const std::vector<int32_t>& ascending,
+                 const std::vector<View>& latents, bool channels_last, const Tensor& tokens,
+                 float* saved) {
   EncodeJob job{};
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
@@ -78,40 +71,37 @@ void run_forward(const Tensor &z, const Tensor &weights, const Plan &plan,
   run_encode(job, table());
 }
 
-std::tuple<std::vector<Tensor>, Tensor, Tensor>
-forward(const Tensor &z, const Tensor &weights, const Ints &config,
-        const std::optional<Tensor> &counts, const Ints &rates,
-        bool channels_last) {
-  const Plan &plan = plan_of(config);
+std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const Tensor& weights,
+                                                        const Ints& config,
+                                                        const std::optional<Tensor>& counts,
+                                                        const Ints& rates, bool channels_last) {
+  const Plan& plan = plan_of(config);
   const View v = view_of(z, plan, channels_last, "z");
   const auto ascending = rates_of(rates, plan);
   std::vector<Tensor> latents;
   std::vector<View> views;
   for (size_t i = 0; i < ascending.size(); ++i) {
-    latents.push_back(
-        make(latent_shape(v, plan, channels_last), z.scalar_type()));
+    latents.push_back(make(latent_shape(v, plan, channels_last), z.scalar_type()));
     views.push_back(output_view(latents.back(), plan, channels_last));
   }
   Tensor tokens = make({v.batch, plan.stages, v.frames}, token_type(plan));
   Tensor saved =
-      make({cpu::units_of(v.total()) * cpu::total_rows(plan) * kUnit},
-           ScalarType::Float);
+      make({cpu::units_of(v.total()) * cpu::total_rows(plan) * kUnit}, ScalarType::Float);
   run_forward(z, weights, plan, counts, ascending, views, channels_last, tokens,
-              static_cast<float *>(saved.mutable_data_ptr()));
+              static_cast<float*>(saved.mutable_data_ptr()));
   return {std::move(latents), std::move(tokens), std::move(saved)};
 }
 
-void forward_out(const Tensor &z, const Tensor &weights, const Ints &config,
-                 const std::optional<Tensor> &counts, const Ints &rates,
-                 bool channels_last, std::vector<Tensor> latents,
-                 Tensor tokens) {
-  const Plan &plan = plan_of(config);
+void forward_out(const Tensor& z, const Tensor& weights, const Ints& config,
+                 const std::optional<Tensor>& counts, const Ints& rates, bool channels_last,
+                 std::vector<Tensor> latents, Tensor tokens) {
+  const Plan& plan = plan_of(config);
   const View v = view_of(z, plan, channels_last, "z");
   const auto ascending = rates_of(rates, plan);
-  check(latents.size() == ascending.size(), "out: wanted ", ascending.size(),
-        " latents, got ", latents.size());
+  check(latents.size() == ascending.size(), "out: wanted ", ascending.size(), " latents, got ",
+        latents.size());
   std::vector<View> views;
-  for (Tensor &latent : latents) {
+  for (Tensor& latent : latents) {
     views.push_back(output_view(latent, plan, channels_last));
     const View &own = views.back(), &first = views[0];
     check(own.type == v.type && own.batch == v.batch && own.frames == v.frames,
@@ -121,19 +111,15 @@ void forward_out(const Tensor &z, const Tensor &weights, const Ints &config,
           "out: wanted latents of the same strides");
   }
   check_tokens(tokens, plan, v);
-  run_forward(z, weights, plan, counts, ascending, views, channels_last, tokens,
-              nullptr);
+  run_forward(z, weights, plan, counts, ascending, views, channels_last, tokens, nullptr);
 }
 
-void run_decode(const Tensor &tokens, const Tensor &weights, const Plan &plan,
-                const std::optional<Tensor> &counts, bool channels_last,
-                Tensor &out) {
-  const Kernels &kernels = table();
-  check(tokens.dim() == 3 && tokens.size(1) >= 1 &&
-            tokens.size(1) <= plan.stages,
+void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
+                const std::optional<Tensor>& counts, bool channels_last, Tensor& out) {
+  const Kernels& kernels = table();
+  check(tokens.dim() == 3 && tokens.size(1) >= 1 && tokens.size(1) <= plan.stages,
         "tokens: wanted [B, K, T] with 1..", plan.stages, " stages");
-  check(tokens.scalar_type() == ScalarType::Int ||
-            tokens.scalar_type() == ScalarType::Long,
+  check(tokens.scalar_type() == ScalarType::Int || tokens.scalar_type() == ScalarType::Long,
         "tokens: wanted int32 or int64");
   DecodeJob job{};
   int64_t refused[2] = {0, 0};
@@ -145,19 +131,15 @@ void run_decode(const Tensor &tokens, const Tensor &weights, const Plan &plan,
   job.counts = counts_of(counts, plan, job.out.batch, job.out.frames);
   job.refused = refused;
   in_parallel(cpu::units_of(job.out.total()), kGrain,
-              [&](int64_t begin, int64_t end) {
-                kernels.decode(job, begin, end, scratch(plan));
-              });
-  check(refused[0] == 0, "tokens: values must lie in 0..", plan.codebook - 1,
-        ", got ", refused[1],
+              [&](int64_t begin, int64_t end) { kernels.decode(job, begin, end, scratch(plan)); });
+  check(refused[0] == 0, "tokens: values must lie in 0..", plan.codebook - 1, ", got ", refused[1],
         ". -1 marks a frame whose latent was NaN; other values come from "
         "another codec.");
 }
 
-Tensor decode(const Tensor &tokens, const Tensor &weights, const Ints &config,
-              const std::optional<Tensor> &counts, bool channels_last,
-              ScalarType dtype) {
-  const Plan &plan = plan_of(config);
+Tensor decode(const Tensor& tokens, const Tensor& weights, const Ints& config,
+              const std::optional<Tensor>& counts, bool channels_last, ScalarType dtype) {
+  const Plan& plan = plan_of(config);
   check(tokens.dim() == 3, "tokens: wanted [B, K, T]");
   View shape;
   shape.batch = tokens.size(0);
@@ -167,19 +149,18 @@ Tensor decode(const Tensor &tokens, const Tensor &weights, const Ints &config,
   return out;
 }
 
-void decode_out(const Tensor &tokens, const Tensor &weights, const Ints &config,
-                const std::optional<Tensor> &counts, bool channels_last,
-                Tensor out) {
-  const Plan &plan = plan_of(config);
+void decode_out(const Tensor& tokens, const Tensor& weights, const Ints& config,
+                const std::optional<Tensor>& counts, bool channels_last, Tensor out) {
+  const Plan& plan = plan_of(config);
   check(tokens.dim() == 3 && out.dim() == 3 && out.size(0) == tokens.size(0) &&
             out.size(channels_last ? 1 : 2) == tokens.size(2),
         "out: wanted the batch and frames of tokens");
   run_decode(tokens, weights, plan, counts, channels_last, out);
 }
 
-} // namespace
-} // namespace ops
-} // namespace affectcodec
+}  // namespace
+}  // namespace ops
+}  // namespace affectcodec
 
 STABLE_TORCH_LIBRARY_IMPL(affectcodec, CPU, m) {
   m.impl("encode_cpu", TORCH_BOX(&affectcodec::ops::encode));

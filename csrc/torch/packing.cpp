@@ -9,74 +9,62 @@ namespace affectcodec {
 namespace ops {
 namespace {
 
-Tensor pack_bits(const Tensor &codes, int64_t bits) {
-  check(bits >= 1 && bits <= affectcodec::kMaxBits,
-        "bits: expected 1..63, got ", bits);
-  check(codes.dim() == 1 && codes.is_contiguous(),
-        "codes: expected one contiguous dimension");
+Tensor pack_bits(const Tensor& codes, int64_t bits) {
+  check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
+  check(codes.dim() == 1 && codes.is_contiguous(), "codes: expected one contiguous dimension");
   const bool wide = codes.scalar_type() == ScalarType::Long;
-  check(wide || codes.scalar_type() == ScalarType::Int,
-        "codes: expected int32 or int64");
+  check(wide || codes.scalar_type() == ScalarType::Int, "codes: expected int32 or int64");
   const auto count = static_cast<size_t>(codes.numel());
   const int width = static_cast<int>(bits);
   Tensor out =
-      make({static_cast<int64_t>(affectcodec::packed_size(count, width))},
-           ScalarType::Byte);
-  auto *to = static_cast<uint8_t *>(out.mutable_data_ptr());
-  if (count == 0)
-    return out;
-  const auto pack = [&](const auto *from) {
-    if (affectcodec::pack_bits(from, count, width, to))
-      return;
+      make({static_cast<int64_t>(affectcodec::packed_size(count, width))}, ScalarType::Byte);
+  auto* to = static_cast<uint8_t*>(out.mutable_data_ptr());
+  if (count == 0) return out;
+  const auto pack = [&](const auto* from) {
+    if (affectcodec::pack_bits(from, count, width, to)) return;
     const size_t bad = affectcodec::first_outside(from, count, width);
     check(false, "codes[", bad, "]: does not fit ", bits, " bits, expected 0..",
           (uint64_t{1} << bits) - 1);
   };
   if (wide) {
-    pack(static_cast<const int64_t *>(codes.const_data_ptr()));
+    pack(static_cast<const int64_t*>(codes.const_data_ptr()));
   } else {
-    pack(static_cast<const int32_t *>(codes.const_data_ptr()));
+    pack(static_cast<const int32_t*>(codes.const_data_ptr()));
   }
   return out;
 }
 
-Tensor unpack_bits(const Tensor &data, int64_t bits, int64_t count,
-                   ScalarType dtype) {
-  check(bits >= 1 && bits <= affectcodec::kMaxBits,
-        "bits: expected 1..63, got ", bits);
+Tensor unpack_bits(const Tensor& data, int64_t bits, int64_t count, ScalarType dtype) {
+  check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
   const bool wide = dtype == ScalarType::Long;
   check(wide || (dtype == ScalarType::Int && bits <= 31),
         "dtype: expected int64, or int32 for at most 31 bits");
-  check(data.scalar_type() == ScalarType::Byte && data.dim() == 1 &&
-            data.is_contiguous(),
+  check(data.scalar_type() == ScalarType::Byte && data.dim() == 1 && data.is_contiguous(),
         "data: expected one contiguous dimension of uint8");
   const int width = static_cast<int>(bits);
   const auto size = static_cast<size_t>(data.numel());
   // By division first: an absurd count must neither overflow nor be allocated.
-  check(count >= 0 &&
-            static_cast<size_t>(count) <=
-                size * 8 / static_cast<size_t>(bits) &&
+  check(count >= 0 && static_cast<size_t>(count) <= size * 8 / static_cast<size_t>(bits) &&
             affectcodec::packed_size(static_cast<size_t>(count), width) == size,
         "data: ", size, " bytes are not ", count, " codes of ", bits, " bits");
-  const auto *from = static_cast<const uint8_t *>(data.const_data_ptr());
-  const size_t used =
-      static_cast<size_t>(count) * static_cast<size_t>(bits) % 8;
+  const auto* from = static_cast<const uint8_t*>(data.const_data_ptr());
+  const size_t used = static_cast<size_t>(count) * static_cast<size_t>(bits) % 8;
   check(used == 0 || from[size - 1] >> used == 0,
         "data: the bits that fill up the last byte are not 0");
   Tensor out = make({count}, dtype);
   if (wide) {
     affectcodec::unpack_bits(from, static_cast<size_t>(count), width,
-                             static_cast<int64_t *>(out.mutable_data_ptr()));
+                             static_cast<int64_t*>(out.mutable_data_ptr()));
   } else {
     affectcodec::unpack_bits(from, static_cast<size_t>(count), width,
-                             static_cast<int32_t *>(out.mutable_data_ptr()));
+                             static_cast<int32_t*>(out.mutable_data_ptr()));
   }
   return out;
 }
 
-} // namespace
-} // namespace ops
-} // namespace affectcodec
+}  // namespace
+}  // namespace ops
+}  // namespace affectcodec
 
 STABLE_TORCH_LIBRARY_IMPL(affectcodec, CPU, m) {
   m.impl("pack_bits_cpu", TORCH_BOX(&affectcodec::ops::pack_bits));

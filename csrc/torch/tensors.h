@@ -34,17 +34,17 @@ using Ints = std::vector<int64_t>;
 
 // Raises RuntimeError with the message alone, which is for the user: no
 // function, file or line.
-template <typename... Parts> void check(bool sound, const Parts &...parts) {
-  if (sound)
-    return;
+template <typename... Parts>
+void check(bool sound, const Parts&... parts) {
+  if (sound) return;
   std::ostringstream text;
   (text << ... << parts);
   throw std::runtime_error(text.str());
 }
 
-inline const Kernels &table() {
-  const char *why = "";
-  const Kernels *kernels = cpu::kernels(&why);
+inline const Kernels& table() {
+  const char* why = "";
+  const Kernels* kernels = cpu::kernels(&why);
   check(kernels != nullptr, "AFFECTCODEC_CPU_ISA: ", why,
         "; unset it to take the best instruction set of this machine");
   return *kernels;
@@ -53,9 +53,9 @@ inline const Kernels &table() {
 // Working memory of the calling thread; it grows and stays, so that a call for
 // one frame does not pay for an allocation. The values left in it are never
 // read as results.
-inline float *scratch(const Plan &plan) {
+inline float* scratch(const Plan& plan) {
   struct Free {
-    void operator()(float *p) const { std::free(p); }
+    void operator()(float* p) const { std::free(p); }
   };
   static thread_local std::unique_ptr<float, Free> memory;
   static thread_local int64_t size = 0;
@@ -63,9 +63,8 @@ inline float *scratch(const Plan &plan) {
   if (wanted > size) {
     const size_t bytes = static_cast<size_t>(wanted) * sizeof(float);
     size = 0;
-    memory.reset(static_cast<float *>(std::aligned_alloc(64, bytes)));
-    if (!memory)
-      throw std::bad_alloc();
+    memory.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+    if (!memory) throw std::bad_alloc();
     std::memset(memory.get(), 0, bytes);
     size = wanted;
   }
@@ -73,10 +72,9 @@ inline float *scratch(const Plan &plan) {
 }
 
 template <typename F>
-void in_parallel(int64_t count, int64_t grain, const F &f) {
+void in_parallel(int64_t count, int64_t grain, const F& f) {
   if (count <= grain) {
-    if (count > 0)
-      f(int64_t{0}, count);
+    if (count > 0) f(int64_t{0}, count);
     return;
   }
   torch::stable::parallel_for(0, count, grain, f);
@@ -90,39 +88,36 @@ constexpr int64_t kStreamBytes = int64_t{8} << 20;
 
 // The plan of a configuration. The last one of a thread is kept: calls repeat
 // it, and it is a good part of the cost of one frame.
-inline const Plan &plan_of(const Ints &config) {
+inline const Plan& plan_of(const Ints& config) {
   static thread_local Ints known;
   static thread_local std::unique_ptr<Plan> plan;
-  if (plan && known == config)
-    return *plan;
+  if (plan && known == config) return *plan;
   auto made = std::make_unique<Plan>();
-  const char *wrong =
-      make_plan(config.data(), static_cast<int64_t>(config.size()), made.get());
+  const char* wrong = make_plan(config.data(), static_cast<int64_t>(config.size()), made.get());
   check(wrong == nullptr, wrong);
   plan = std::move(made);
   known = config;
   return *plan;
 }
 
-inline const float *weights_of(const Tensor &weights, const Plan &plan) {
+inline const float* weights_of(const Tensor& weights, const Plan& plan) {
   check(weights.scalar_type() == ScalarType::Float && weights.dim() == 1 &&
             weights.is_contiguous() && weights.numel() == plan.floats,
         "weights: wanted the ", plan.floats,
-        " floats that fold_cpu makes for this configuration, got ",
-        weights.numel(), " elements");
-  return static_cast<const float *>(weights.const_data_ptr());
+        " floats that fold_cpu makes for this configuration, got ", weights.numel(), " elements");
+  return static_cast<const float*>(weights.const_data_ptr());
 }
 
-inline Type type_of(const Tensor &t, const char *name) {
+inline Type type_of(const Tensor& t, const char* name) {
   switch (t.scalar_type()) {
-  case ScalarType::Float:
-    return Type::kFloat32;
-  case ScalarType::BFloat16:
-    return Type::kBFloat16;
-  case ScalarType::Half:
-    return Type::kFloat16;
-  default:
-    break;
+    case ScalarType::Float:
+      return Type::kFloat32;
+    case ScalarType::BFloat16:
+      return Type::kBFloat16;
+    case ScalarType::Half:
+      return Type::kFloat16;
+    default:
+      break;
   }
   check(false, name,
         ": the cpu backend takes float32, bfloat16 and float16; use the "
@@ -130,15 +125,14 @@ inline Type type_of(const Tensor &t, const char *name) {
   return Type::kFloat32;
 }
 
-inline View view_of(const Tensor &t, const Plan &plan, bool channels_last,
-                    const char *name) {
+inline View view_of(const Tensor& t, const Plan& plan, bool channels_last, const char* name) {
   check(t.dim() == 3, name, ": wanted three dimensions, got ", t.dim());
   const int channel = channels_last ? 2 : 1, frame = channels_last ? 1 : 2;
-  check(t.size(channel) == plan.width, name, ": wanted ", plan.width,
-        " channels in dim ", channel, ", got ", t.size(channel));
+  check(t.size(channel) == plan.width, name, ": wanted ", plan.width, " channels in dim ", channel,
+        ", got ", t.size(channel));
   View v;
   v.type = type_of(t, name);
-  v.data = const_cast<void *>(t.const_data_ptr());
+  v.data = const_cast<void*>(t.const_data_ptr());
   v.batch = t.size(0);
   v.frames = t.size(frame);
   v.channels = plan.width;
@@ -147,48 +141,45 @@ inline View view_of(const Tensor &t, const Plan &plan, bool channels_last,
   v.stride_d = t.stride(channel);
   // A step between single frames or samples is never taken, but decides how
   // memory is walked.
-  if (v.frames == 1)
-    v.stride_t = v.stride_d * plan.width;
+  if (v.frames == 1) v.stride_t = v.stride_d * plan.width;
   return v;
 }
 
 // The same view of memory that is written to.
-inline View output_view(Tensor &t, const Plan &plan, bool channels_last) {
+inline View output_view(Tensor& t, const Plan& plan, bool channels_last) {
   View v = view_of(t, plan, channels_last, "out");
   v.data = t.mutable_data_ptr();
   v.stream = v.total() * plan.width * 4 > kStreamBytes;
   return v;
 }
 
-inline TokenView token_view(const Tensor &t, bool writable) {
+inline TokenView token_view(const Tensor& t, bool writable) {
   TokenView v;
   v.wide = t.scalar_type() == ScalarType::Long;
-  v.data =
-      writable ? t.mutable_data_ptr() : const_cast<void *>(t.const_data_ptr());
+  v.data = writable ? t.mutable_data_ptr() : const_cast<void*>(t.const_data_ptr());
   v.stride_b = t.stride(0);
   v.stride_k = t.stride(1);
   v.stride_t = t.stride(2);
   return v;
 }
 
-inline Counts counts_of(const std::optional<Tensor> &t, const Plan &plan,
-                        int64_t batch, int64_t frames) {
+inline Counts counts_of(const std::optional<Tensor>& t, const Plan& plan, int64_t batch,
+                        int64_t frames) {
   Counts c;
-  if (!t)
-    return c;
+  if (!t) return c;
   check(t->scalar_type() == ScalarType::Long, "counts: wanted int64");
-  check((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) &&
-            t->size(0) == batch && t->size(1) == plan.blocks,
-        "counts: wanted [", batch, ", ", plan.blocks, "] or [", batch, ", ",
-        plan.blocks, ", ", frames, "]");
-  c.data = static_cast<const int64_t *>(t->const_data_ptr());
+  check((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) && t->size(0) == batch &&
+            t->size(1) == plan.blocks,
+        "counts: wanted [", batch, ", ", plan.blocks, "] or [", batch, ", ", plan.blocks, ", ",
+        frames, "]");
+  c.data = static_cast<const int64_t*>(t->const_data_ptr());
   c.stride_b = t->stride(0);
   c.stride_g = t->stride(1);
   c.stride_t = t->dim() == 3 ? t->stride(2) : 0;
   return c;
 }
 
-inline std::vector<int32_t> rates_of(const Ints &asked, const Plan &plan) {
+inline std::vector<int32_t> rates_of(const Ints& asked, const Plan& plan) {
   std::vector<int32_t> rates;
   for (const int64_t rate : asked) {
     check(rate > (rates.empty() ? 0 : rates.back()) && rate < plan.stages,
@@ -200,29 +191,29 @@ inline std::vector<int32_t> rates_of(const Ints &asked, const Plan &plan) {
 }
 
 // A contiguous tensor on the CPU, without the detour through the dispatcher.
-inline Tensor make(const std::vector<int64_t> &shape, ScalarType type) {
+inline Tensor make(const std::vector<int64_t>& shape, ScalarType type) {
   int32_t dtype = 0;
   switch (type) {
-  case ScalarType::Float:
-    dtype = aoti_torch_dtype_float32();
-    break;
-  case ScalarType::Int:
-    dtype = aoti_torch_dtype_int32();
-    break;
-  case ScalarType::Long:
-    dtype = aoti_torch_dtype_int64();
-    break;
-  case ScalarType::Byte:
-    dtype = aoti_torch_dtype_uint8();
-    break;
-  case ScalarType::BFloat16:
-    dtype = aoti_torch_dtype_bfloat16();
-    break;
-  case ScalarType::Half:
-    dtype = aoti_torch_dtype_float16();
-    break;
-  default:
-    check(false, "dtype: the cpu backend makes float32, bfloat16 and float16");
+    case ScalarType::Float:
+      dtype = aoti_torch_dtype_float32();
+      break;
+    case ScalarType::Int:
+      dtype = aoti_torch_dtype_int32();
+      break;
+    case ScalarType::Long:
+      dtype = aoti_torch_dtype_int64();
+      break;
+    case ScalarType::Byte:
+      dtype = aoti_torch_dtype_uint8();
+      break;
+    case ScalarType::BFloat16:
+      dtype = aoti_torch_dtype_bfloat16();
+      break;
+    case ScalarType::Half:
+      dtype = aoti_torch_dtype_float16();
+      break;
+    default:
+      check(false, "dtype: the cpu backend makes float32, bfloat16 and float16");
   }
   int64_t strides[3];
   int64_t step = 1;
@@ -231,17 +222,16 @@ inline Tensor make(const std::vector<int64_t> &shape, ScalarType type) {
     step *= shape[i] > 1 ? shape[i] : 1;
   }
   AtenTensorHandle made = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(shape.size()), shape.data(), strides, dtype,
-      aoti_torch_device_type_cpu(), 0, &made));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()),
+                                                         shape.data(), strides, dtype,
+                                                         aoti_torch_device_type_cpu(), 0, &made));
   return Tensor(made);
 }
 
-inline std::vector<int64_t> latent_shape(const View &v, const Plan &plan,
-                                         bool channels_last) {
+inline std::vector<int64_t> latent_shape(const View& v, const Plan& plan, bool channels_last) {
   return channels_last ? std::vector<int64_t>{v.batch, v.frames, plan.width}
                        : std::vector<int64_t>{v.batch, plan.width, v.frames};
 }
 
-} // namespace ops
-} // namespace affectcodec
+}  // namespace ops
+}  // namespace affectcodec
