@@ -151,7 +151,7 @@ def run_forced(isa: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "AFFECTCODEC_CPU_ISA": isa, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=850,
     )  # fmt: skip
 
 
@@ -175,17 +175,23 @@ def test_every_instruction_set_makes_the_same_digits_of_equal_projections() -> N
     assert all(lines == found["scalar"] for lines in found.values()), found
 
 
+# Tests that start processes for instruction sets of their own, and graphs of Inductor, which call
+# the very operators that are tested here.
+NOT_FORCED = "instruction or installed_library or compiled or export"
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.skipif("AFFECTCODEC_CPU_ISA" in os.environ, reason="already forced")
 def test_the_suite_passes_under_each_forced_instruction_set(isa: str) -> None:
     if not supported(isa):
         pytest.skip(f"this machine or build has no {isa}")
+    if isa == _native.load("affectcodec._cpu").module.isa():  # type: ignore[union-attr]
+        pytest.skip(f"{isa} is what every other test of this run uses")
     done = run_forced(
         isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-m", "not slow",
-        "-k", "not instruction and not installed_library and not triton", "tests/nn/test_bdrfsq.py",
-        "tests/ops/test_kernel_values.py", "tests/ops/test_cpu_properties.py",
+        "-k", f"not ({NOT_FORCED}) and not triton", "tests/ops", "tests/nn/test_bdrfsq.py",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
 
@@ -246,6 +252,22 @@ def test_objects_below_avx512_hold_no_zmm_instruction(tmp_path: Path) -> None:
         assert "mulps" in text
         for register in forbidden:
             assert register not in text, (march, register)
+
+
+@pytest.mark.parametrize("compiler", ["c++", "aarch64-linux-gnu-g++"])
+def test_sources_compile_where_there_are_no_instructions_to_name(compiler: str) -> None:
+    """The body that every other processor runs, and ARM's where a compiler for it is there."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-fsyntax-only"]
+    if compiler == "c++":
+        flags.append("-U__SSE2__")
+    for source in (ROOT / "csrc/cpu").glob("*.cpp"):
+        done = subprocess.run(
+            [compiler, *flags, "-DAFFECTCODEC_ISA=scalar", str(source)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
