@@ -48,7 +48,7 @@ def calls(name: str, op: str, bits: int, count: int) -> Call:
         # The public functions; they take the compiled form, which why_missing makes sure of.
         functions = {
             "pack_bits": lambda: bitpacking.pack_bits(codes, bits),
-            "unpack_bits": lambda: bitpacking.unpack_bits(stream, bits, count, np.int32),
+            "unpack_bits": lambda: bitpacking.unpack_bits(memoryview(stream), bits, count, np.int32),
         }
     else:
         functions = {
