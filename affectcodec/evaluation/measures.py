@@ -100,7 +100,7 @@ class Measure:
     version: int
     compute: Callable[[Pair], Value]
     meaning: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = ()
     wants: Callable[[Clip], bool] = lambda clip: True
 
 
