@@ -141,7 +141,7 @@ class TransformersCodec:
         self.rate = int(getattr(model.config, "sampling_rate", None) or model.config.sample_rate)
         self._extractor: Any = None
         if self.kind == "xcodec2":
-            # The one that the model was trained with; X-Codec 2's own wants torchaudio for the same.
+            # The one it was trained with; X-Codec 2's own wants torchaudio for the same.
             from transformers import SeamlessM4TFeatureExtractor
 
             self._extractor = SeamlessM4TFeatureExtractor()
