@@ -109,8 +109,10 @@ def evaluate(
     quality, all with intervals over speakers, at the bits really used.
 
     MANIFEST is a CSV with the columns path, dataset, speaker, split, and where known emotion,
-    gender, language, transcript; paths are relative to it. The judges learn from the original
-    recordings of its training split, whose speakers must not be in the split that is measured.
+    gender, language, transcript; paths are relative to it. Or it is the folder of a corpus that
+    names its files as RAVDESS, EMO-DB, CREMA-D, ESD, IEMOCAP, nEMO, TESS, SAVEE or MEAD do. The
+    judges learn from the original recordings of the training split, whose speakers must not be in
+    the split that is measured.
 
     Every value is kept in the cache under all that it depends on: a run that was interrupted goes
     on where it was, and another codec costs only itself.

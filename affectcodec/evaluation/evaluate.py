@@ -26,6 +26,7 @@ from affectcodec.evaluation.assess import (
 )
 from affectcodec.evaluation.campaign import ORIGINAL, Measured, measure_all
 from affectcodec.evaluation.codecs import make_codecs
+from affectcodec.evaluation.corpora import scan
 from affectcodec.evaluation.judges import JUDGES
 from affectcodec.evaluation.measures import Measure, available_measures, find_measures
 from affectcodec.evaluation.store import Store, default_cache
@@ -119,7 +120,10 @@ def read_clips(plan: Plan, split: str, limit: int | None) -> list[Clip]:
     clips, reasons = [], []
     for manifest in plan.manifests:
         try:
-            some = read_manifest(manifest, split=split)
+            if Path(manifest).is_dir():
+                some = [clip for clip in scan(manifest) if clip.split == split]
+            else:
+                some = read_manifest(manifest, split=split)
         except ValueError as error:
             if not Path(manifest).is_file():
                 raise

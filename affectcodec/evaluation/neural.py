@@ -126,12 +126,9 @@ class TransformersCodec:
         model: from `load_model`.
         kbps: wanted rate; the nearest number of codebooks is taken. Codecs of one rate ignore it.
         label: what stands before the colon of its name.
-        folder: where it came from; X-Codec 2 finds its feature extractor there.
     """
 
-    def __init__(
-        self, model: Any, kbps: float, *, label: str, folder: str | Path | None = None
-    ) -> None:
+    def __init__(self, model: Any, kbps: float, *, label: str) -> None:
         self.model, self.kbps, self.label = model, kbps, label
         self.kind = str(model.config.model_type)
         self._code: Callable[[torch.Tensor], tuple[torch.Tensor, int]] = {
@@ -144,11 +141,10 @@ class TransformersCodec:
         self.rate = int(getattr(model.config, "sampling_rate", None) or model.config.sample_rate)
         self._extractor: Any = None
         if self.kind == "xcodec2":
-            from transformers import AutoFeatureExtractor
+            # The one it was trained with; X-Codec 2's own wants torchaudio for the same.
+            from transformers import SeamlessM4TFeatureExtractor
 
-            self._extractor = AutoFeatureExtractor.from_pretrained(
-                str(folder), local_files_only=True
-            )
+            self._extractor = SeamlessM4TFeatureExtractor()
         self._fingerprint = f"{label}-{kbps:g}-{model_digest(model)}"
 
     @property
@@ -212,13 +208,14 @@ class TransformersCodec:
         return out, self._count(codes, self.model.config.codebook_size)
 
     def _xcodec2(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
-        inputs = self._extractor(
-            x.reshape(-1).numpy(), sampling_rate=self.rate, return_tensors="pt"
-        )
-        codes = self.model.encode(**inputs).audio_codes
+        hop = math.prod(self.model.config.downsampling_ratios)
+        # a whole number of frames, and one sample at least to spare, as the model expects
+        wave = torch.nn.functional.pad(x, (0, 1 + -(x.shape[-1] + 1) % hop))
+        around = torch.nn.functional.pad(wave.reshape(-1), (hop // 2, hop // 2)).numpy()
+        features = self._extractor(around, sampling_rate=self.rate, return_tensors="pt")
+        codes = self.model.encode(wave, features.input_features).audio_codes
         out = self.model.decode(codes).audio_values
-        size = math.prod(self.model.config.quantization_levels)
-        return out, self._count(codes, size)
+        return out, self._count(codes, math.prod(self.model.config.quantization_levels))
 
 
 def load_codec(label: str, kbps: float, folder: str | None, loaded: dict[str, Any]) -> Any:
@@ -242,6 +239,6 @@ def load_codec(label: str, kbps: float, folder: str | None, loaded: dict[str, An
     if not kind:
         return NeuralCodec(loaded[label], kbps, label=label)
     try:
-        return TransformersCodec(loaded[label], kbps, label=label, folder=folder)
+        return TransformersCodec(loaded[label], kbps, label=label)
     except (OSError, AttributeError) as error:
         raise BaselineError(f"{label}: {error}") from error

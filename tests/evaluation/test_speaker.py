@@ -33,15 +33,15 @@ def test_own_voice_is_nearest() -> None:
     for name, (first, _) in halves.items():
         own = speaker.similarity(first, halves[name][1])
         others = [speaker.similarity(first, b) for n, (_, b) in halves.items() if n != name]
-        assert own > 0.75 and own > max(others) + 0.1
+        assert own > 0.65 and own > max(others) + 0.05
 
 
 @needs_weights
-def test_embedding_is_a_unit_vector_and_ignores_level() -> None:
+def test_embedding_is_a_unit_vector_and_raises_quiet_clips() -> None:
     wav = sample("female-2.flac")
-    one, quiet = speaker.embed(wav), speaker.embed(0.1 * wav)
+    one, quiet = speaker.embed(0.1 * wav), speaker.embed(0.01 * wav)
     assert one.shape == (256,) and np.linalg.norm(one) == pytest.approx(1.0, abs=1e-5)
-    assert speaker.similarity(one, quiet) > 0.97
+    assert speaker.similarity(one, quiet) > 0.9999
     assert speaker.embed(wav[:800]).shape == (256,)
     with pytest.raises(ValueError, match="silent"):
         speaker.embed(np.zeros(16000))
