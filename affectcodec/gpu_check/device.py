@@ -97,7 +97,7 @@ class CudaDevice:
             "memory_bytes": p.total_memory,
             "cache_bytes": getattr(p, "L2_cache_size", None),
             "clock_khz": getattr(p, "clock_rate", None),
-            "driver": torch.version.cuda or torch.version.hip,
+            "runtime": torch.version.cuda or torch.version.hip,
         }
 
     @property

@@ -89,11 +89,18 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f} %"
 
 
+def _micro(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e6 * seconds:.1f}"
+
+
 def time_table(times: list[dict[str, Any]]) -> list[str]:
-    """Lines of a table; the shares are of the measured bandwidth and of the predicted time."""
+    """Lines of a table; the shares are of the measured bandwidth and of the predicted time.
+
+    They are those of the graph where there is one: it leaves out what Python does between launches.
+    """
     head = (
-        f"{'operator':<12} {'shape':<30} {'by':<26} {'median us':>10} {'of copy':>8} "
-        f"{'of prediction':>13}"
+        f"{'operator':<12} {'shape':<30} {'by':<26} {'median us':>10} {'graph us':>10} "
+        f"{'of copy':>8} {'of prediction':>13}"
     )
     lines = [head]
     for row in times:
@@ -102,8 +109,8 @@ def time_table(times: list[dict[str, Any]]) -> list[str]:
             lines.append(f"{where} {row['error']}")
             continue
         lines.append(
-            f"{where} {1e6 * row['median']:>10.1f} {_share(row['bandwidth_share']):>8} "
-            f"{_share(row['prediction_share']):>13}"
+            f"{where} {1e6 * row['median']:>10.1f} {_micro(row.get('replay_median')):>10} "
+            f"{_share(row['bandwidth_share']):>8} {_share(row['prediction_share']):>13}"
         )
     return lines
 

@@ -20,7 +20,7 @@ def full() -> Report:
     ]
     report.times = [
         {"op": "encode", "shape": "1 x 1", "provider": "triton", "median": 2e-6,
-         "bandwidth_share": 0.5, "prediction_share": None},
+         "replay_median": 1.5e-6, "bandwidth_share": 0.5, "prediction_share": None},
         {"op": "decode", "shape": "1 x 1", "provider": "cuda", "error": "no such thing"},
     ]  # fmt: skip
     report.compiled = [{"op": "encode", "kernel": "encode", "use": "fp32", "faults": ["spills"]}]
@@ -48,7 +48,7 @@ def test_the_text_names_failures_and_shares() -> None:
     assert "checks: 1 of 2 passed" in text
     assert "compiled kernels: 1, 1 with faults" in text
     assert "copy: 2000.0 GB/s" in text
-    assert " 2.0     50 %" in text
+    assert " 2.0        1.5     50 %" in text
     assert "no such thing" in text
     assert "FAILED: 3" in text and "3 unexplained" in text and "RuntimeError: capture" in text
 

@@ -55,6 +55,9 @@ def test_everything_that_a_gpu_run_does(small: None, tmp_path: Path) -> None:
     row = timed["cpu", "encode"]  # every event takes a millisecond
     assert row["median"] == pytest.approx(1e-3) and row["cold"] is True
     assert row["bandwidth_share"] == pytest.approx(row["least_bytes"] / 2**21)
+    assert row["replay_median"] == pytest.approx(1e-3)
+    assert "replay_median" not in timed["reference", "encode"]
+    assert "replay_median" not in timed["cpu", "training"]
     assert row["floor_seconds"] > 0 and 0 < row["prediction_share"] < 1
     assert "GPU: Fake 1000" in render(report)
     report.write(tmp_path / "r.json")
@@ -69,6 +72,21 @@ def test_the_kernels_own_prediction_goes_before_the_floor(small: None) -> None:
         floor=1e-5, budget_seconds=0.01,
     )  # fmt: skip
     assert row["prediction_share"] == pytest.approx(0.5)
+
+
+@needs_cpu_kernels
+def test_what_cannot_be_captured_is_timed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = fake_gpu(1e-3)
+
+    def capture(call: object) -> None:
+        raise RuntimeError("stream is capturing")
+
+    monkeypatch.setattr(device, "capture", capture)
+    row = run.time_one(
+        device, "cpu", "encode", Shape(1, 1), copy_bandwidth=1e12, predicted=None, floor=None,
+        budget_seconds=0.01,
+    )  # fmt: skip
+    assert row["median"] == pytest.approx(1e-3) and "capturing" in row["replay_error"]
 
 
 def test_what_cannot_be_timed_says_so() -> None:
