@@ -20,7 +20,8 @@ View view_of(const affectcodec_latent& t, const Plan& plan) {
   const int64_t lanes = lanes_of(t.type);
   const auto whole = [lanes](int64_t n) { return n % lanes == 0; };
   if (reinterpret_cast<uintptr_t>(t.data) % 16 != 0) return v;
-  if (t.stride_t == 1 && whole(t.frames) && whole(t.stride_d) && (t.batch == 1 || whole(t.stride_b))) {
+  if (t.stride_t == 1 && whole(t.frames) && whole(t.stride_d) &&
+      (t.batch == 1 || whole(t.stride_b))) {
     v.along = kFrames;
     return v;
   }
@@ -57,8 +58,7 @@ int check_rates(const Plan& plan, const int32_t* rates, int32_t outputs) {
 }
 
 int fill_encode(const int64_t* config, int64_t size, const float* weights,
-                const affectcodec_latent& z, const affectcodec_tokens& tokens,
-                EncodeArguments* a) {
+                const affectcodec_latent& z, const affectcodec_tokens& tokens, EncodeArguments* a) {
   int wrong = read_plan(config, size, &a->plan);
   if (wrong == 0) wrong = check_frames(z.batch, z.frames);
   if (wrong != 0) return wrong;

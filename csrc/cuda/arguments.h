@@ -13,10 +13,10 @@ namespace cuda {
 constexpr int kUnit = 64;      // frames of one block of threads; also of the values saved
 constexpr int kThreads = 128;  // four warps, each of which owns 16 frames in the recurrence
 constexpr int kWarpFrames = 16;
-constexpr int kDepth = 16;         // channels, or frames, of one step of a product
-constexpr int kChain = 128;        // of one chain of multiply-adds, as on the CPU
+constexpr int kDepth = 16;          // channels, or frames, of one step of a product
+constexpr int kChain = 128;         // of one chain of multiply-adds, as on the CPU
 constexpr int kTileLd = kUnit + 4;  // floats from one row of a tile to the next
-constexpr int kMostRows = 64;      // rows that one pass of a product makes
+constexpr int kMostRows = 64;       // rows that one pass of a product makes
 // Rows of values in shared memory. 80 puts two neighbouring rows into different banks.
 constexpr int kValueLd = kUnit + 16;
 constexpr int kStageFloats = 2 * (kDepth * kTileLd + kDepth * kMostRows);

@@ -14,11 +14,12 @@ extern "C" int64_t affectcodec_cuda_backward_work(const int64_t* config, int64_t
   return divide_work(a.plan, frames, &a);
 }
 
-extern "C" int affectcodec_cuda_backward(
-    const int64_t* config, int64_t size, const float* weights, const float* const* params,
-    const affectcodec_latent* z, const float* saved, const affectcodec_counts* counts,
-    const affectcodec_latent* grads, const int32_t* rates, int32_t outputs,
-    const affectcodec_latent* dz, float* const* found, float* work, void* stream) {
+extern "C" int affectcodec_cuda_backward(const int64_t* config, int64_t size, const float* weights,
+                                         const float* const* params, const affectcodec_latent* z,
+                                         const float* saved, const affectcodec_counts* counts,
+                                         const affectcodec_latent* grads, const int32_t* rates,
+                                         int32_t outputs, const affectcodec_latent* dz,
+                                         float* const* found, float* work, void* stream) {
   BackwardArguments a{};
   int wrong = read_plan(config, size, &a.plan);
   if (wrong == 0) wrong = check_rates(a.plan, rates, outputs);

@@ -42,8 +42,8 @@ AFFECTCODEC_DEVICE void restore_values(const Plan& plan, int g, const float* wei
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) backward_rows_kernel(const __grid_constant__
-                                                                 BackwardArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    backward_rows_kernel(const __grid_constant__ BackwardArguments a) {
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   const DevicePlan& plan = a.plan;
   Shared s;
@@ -93,8 +93,7 @@ __global__ void __launch_bounds__(kThreads) backward_rows_kernel(const __grid_co
 int launch_rows(const BackwardArguments& a, void* stream) {
   if (a.units == 0) return 0;
   Shared pieces;
-  const int64_t shared =
-      divide_shared(nullptr, kSums, a.plan.stages, a.plan.most_rows, &pieces);
+  const int64_t shared = divide_shared(nullptr, kSums, a.plan.stages, a.plan.most_rows, &pieces);
   const dim3 grid = grid_of(a.units);
   switch (a.z.type) {
     case AFFECTCODEC_FLOAT32:

@@ -8,8 +8,8 @@ namespace affectcodec {
 namespace cuda {
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) backward_weights_kernel(const __grid_constant__
-                                                                    BackwardArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    backward_weights_kernel(const __grid_constant__ BackwardArguments a) {
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   SlabShared s;
   divide_slab_shared(memory, a.plan.stages, &s);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bit packing on the device, in the layout of csrc/core/bit_packing.h. Each thread makes 16 bytes of
-// the result, whatever the width of a code, so no two threads write to one byte.
+// Bit packing on the device, in the layout of csrc/core/bit_packing.h. Each thread makes 16 bytes
+// of the result, whatever the width of a code, so no two threads write to one byte.
 #include "launching.cuh"
 
 namespace affectcodec {
@@ -10,9 +10,9 @@ constexpr int kBitThreads = 256;
 constexpr int64_t kBitBlocks = 4096;  // enough for any GPU; each thread goes on from there
 
 template <typename Int>
-__global__ void __launch_bounds__(kBitThreads) pack_kernel(const Int* codes, int64_t count,
-                                                           int bits, uint8_t* out, int64_t size,
-                                                           bool aligned) {
+__global__ void __launch_bounds__(kBitThreads)
+    pack_kernel(const Int* codes, int64_t count, int bits, uint8_t* out, int64_t size,
+                bool aligned) {
   const uint64_t mask = (uint64_t{1} << bits) - 1;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kBitThreads * 16;
   for (int64_t byte = (static_cast<int64_t>(blockIdx.x) * kBitThreads + threadIdx.x) * 16;
@@ -35,10 +35,9 @@ __global__ void __launch_bounds__(kBitThreads) pack_kernel(const Int* codes, int
       }
     }
     if (aligned && byte + 16 <= size) {
-      store_wide(out + byte, make_words(static_cast<uint32_t>(word[0]),
-                                        static_cast<uint32_t>(word[0] >> 32),
-                                        static_cast<uint32_t>(word[1]),
-                                        static_cast<uint32_t>(word[1] >> 32)));
+      store_wide(out + byte,
+                 make_words(static_cast<uint32_t>(word[0]), static_cast<uint32_t>(word[0] >> 32),
+                            static_cast<uint32_t>(word[1]), static_cast<uint32_t>(word[1] >> 32)));
     } else {
       for (int i = 0; i < 16 && byte + i < size; ++i) {
         out[byte + i] = static_cast<uint8_t>(word[i / 8] >> (i % 8 * 8));
@@ -61,8 +60,8 @@ AFFECTCODEC_DEVICE uint64_t read_code(const uint8_t* data, int64_t bit, int bits
 }
 
 template <typename Int>
-__global__ void __launch_bounds__(kBitThreads) unpack_kernel(const uint8_t* data, int64_t count,
-                                                             int bits, Int* codes, bool aligned) {
+__global__ void __launch_bounds__(kBitThreads)
+    unpack_kernel(const uint8_t* data, int64_t count, int bits, Int* codes, bool aligned) {
   constexpr int kEach = 16 / sizeof(Int);
   const int64_t step = static_cast<int64_t>(gridDim.x) * kBitThreads * kEach;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kBitThreads + threadIdx.x) * kEach;
@@ -79,10 +78,10 @@ __global__ void __launch_bounds__(kBitThreads) unpack_kernel(const uint8_t* data
                               static_cast<uint32_t>(code[kEach / 2]),
                               static_cast<uint32_t>(code[kEach - 1])));
       } else {
-        store_wide(codes + i, make_words(static_cast<uint32_t>(code[0]),
-                                         static_cast<uint32_t>(code[0] >> 32),
-                                         static_cast<uint32_t>(code[1]),
-                                         static_cast<uint32_t>(code[1] >> 32)));
+        store_wide(
+            codes + i,
+            make_words(static_cast<uint32_t>(code[0]), static_cast<uint32_t>(code[0] >> 32),
+                       static_cast<uint32_t>(code[1]), static_cast<uint32_t>(code[1] >> 32)));
       }
     } else {
       for (int j = 0; j < kEach && i + j < count; ++j) codes[i + j] = static_cast<Int>(code[j]);

@@ -43,8 +43,8 @@ AFFECTCODEC_DEVICE void write_values(const DecodeArguments& a, const BlockPlan& 
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant__
-                                                          DecodeArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    decode_kernel(const __grid_constant__ DecodeArguments a) {
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   Shared s;
   divide_shared(memory, kTokens | kBias, a.plan.stages, a.plan.most_rows, &s);

@@ -12,8 +12,7 @@ extern "C" int affectcodec_cuda_encode(const int64_t* config, int64_t size, cons
   const int64_t units = units_of(a.z.batch * a.z.frames);
   if (wrong != 0 || units == 0) return wrong;
   Shared pieces;
-  const int64_t shared =
-      divide_shared(nullptr, kTokens, a.plan.stages, a.plan.most_rows, &pieces);
+  const int64_t shared = divide_shared(nullptr, kTokens, a.plan.stages, a.plan.most_rows, &pieces);
   switch (a.z.type) {
     case AFFECTCODEC_FLOAT32:
       return launch("encode", encode_kernel<float>, grid_of(units), kThreads, shared, stream, a);

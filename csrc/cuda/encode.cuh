@@ -31,9 +31,8 @@ AFFECTCODEC_DEVICE void confirm_marks(const View& z, int64_t width, const int64_
   }
 }
 
-AFFECTCODEC_DEVICE void write_tokens(const Tokens& to, int64_t first, int64_t total,
-                                     int64_t frames, const int64_t* tokens,
-                                     const int32_t* marked) {
+AFFECTCODEC_DEVICE void write_tokens(const Tokens& to, int64_t first, int64_t total, int64_t frames,
+                                     const int64_t* tokens, const int32_t* marked) {
   const int f = static_cast<int>(threadIdx.x) % kUnit;
   const int64_t n = first + f;
   if (n >= total) return;
@@ -62,8 +61,8 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
   __syncthreads();
   for (int g = 0; g < plan.blocks; ++g) {
     const BlockPlan& b = plan.block[g];
-    load_active(kForward ? forward->counts : Counts{nullptr, 0, 0, 0}, g, plan.stages, first,
-                total, a.z.frames, s.active);
+    load_active(kForward ? forward->counts : Counts{nullptr, 0, 0, 0}, g, plan.stages, first, total,
+                a.z.frames, s.active);
     project<T>(a.z, s.at, b, a.weights + b.in_t, b.rows, false, s.stage, s.values);
     float* saved = nullptr;
     if (kForward) {
@@ -72,8 +71,8 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
     forward_recurrence(plan, g, a.weights, s.values, s.active, s.tokens, s.marked, saved);
     __syncthreads();
     if (kForward) {
-      const Expansion job{a.weights + b.out, a.weights + b.bias, plan.stages, forward->rates,
-                          forward->to, forward->outputs};
+      const Expansion job{a.weights + b.out, a.weights + b.bias, plan.stages,
+                          forward->rates,    forward->to,        forward->outputs};
       expand<T>(b, job, forward->out, s.at_out, s.active, s.values, s.stage, s.bias);
     }
   }
@@ -83,14 +82,14 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) encode_kernel(const __grid_constant__
-                                                          EncodeArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    encode_kernel(const __grid_constant__ EncodeArguments a) {
   encode_unit<T, false>(a, nullptr);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__
-                                                           ForwardArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(const __grid_constant__ ForwardArguments a) {
   encode_unit<T, true>(a.encode, &a);
 }
 

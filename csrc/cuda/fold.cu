@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Folding of the weights on the device, into the layout of csrc/core/plan.h. Sums are float64 and in
-// the order of the CPU kernels, so both fold to the same floats.
+// Folding of the weights on the device, into the layout of csrc/core/plan.h. Sums are float64 and
+// in the order of the CPU kernels, so both fold to the same floats.
 #include "../core/fsq.h"
 #include "arguments.h"
 #include "launching.cuh"
@@ -28,8 +28,8 @@ struct FoldArguments {
 constexpr int kFoldThreads = 128;
 
 // One block of threads a padded row: the matrices, zero outside of rows and width.
-__global__ void __launch_bounds__(kFoldThreads) fold_matrices_kernel(const __grid_constant__
-                                                                     FoldArguments a) {
+__global__ void __launch_bounds__(kFoldThreads)
+    fold_matrices_kernel(const __grid_constant__ FoldArguments a) {
   const BlockPlan& b = a.block;
   const int64_t row = blockIdx.x;
   const bool real = row < b.rows;
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kFoldThreads) fold_matrices_kernel(const __gri
 }
 
 // One block of threads a padded row: G, the constants, thresholds and values.
-__global__ void __launch_bounds__(kFoldThreads) fold_rows_kernel(const __grid_constant__
-                                                                 FoldArguments a) {
+__global__ void __launch_bounds__(kFoldThreads)
+    fold_rows_kernel(const __grid_constant__ FoldArguments a) {
   __shared__ double through[kMaxStages];
   const BlockPlan& b = a.block;
   const int64_t row = blockIdx.x;
@@ -100,14 +100,14 @@ __global__ void __launch_bounds__(kFoldThreads) fold_rows_kernel(const __grid_co
     a.weights[b.threshold + table + l] =
         l < level - 1 ? static_cast<float>(tau / s) : float_of(0x7f800000u);
     a.weights[b.grid + table + l] = fsq_value<float>(digit, level);
-    a.weights[b.value + table + l] = static_cast<float>(
-        fsq_value<double>(digit, level) / s + static_cast<double>(a.p.shift[row]));
+    a.weights[b.value + table + l] = static_cast<float>(fsq_value<double>(digit, level) / s +
+                                                        static_cast<double>(a.p.shift[row]));
   }
 }
 
 // One thread a padded channel: the sums of e over the first m stages.
-__global__ void __launch_bounds__(kFoldThreads) fold_bias_kernel(const __grid_constant__
-                                                                 FoldArguments a) {
+__global__ void __launch_bounds__(kFoldThreads)
+    fold_bias_kernel(const __grid_constant__ FoldArguments a) {
   const BlockPlan& b = a.block;
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kFoldThreads + threadIdx.x;
   if (c >= b.ld_width) return;

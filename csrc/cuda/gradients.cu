@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward, from sums to gradients: the small products of values and projections, the slabs added up
-// in order, and the formulas of section 3 of docs/design.md.
+// Backward, from sums to gradients: the small products of values and projections, the slabs added
+// up in order, and the formulas of section 3 of docs/design.md.
 #include "launching.cuh"
 #include "slab.cuh"
 
@@ -8,8 +8,8 @@ namespace affectcodec {
 namespace cuda {
 
 // v h, h and the sums of each unit over a slab; a block of threads has 64 of the columns.
-__global__ void __launch_bounds__(kThreads) backward_cross_kernel(const __grid_constant__
-                                                                  BackwardArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    backward_cross_kernel(const __grid_constant__ BackwardArguments a) {
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   SlabShared s;
   divide_slab_shared(memory, a.plan.stages, &s);
@@ -69,8 +69,8 @@ int launch_cross(const BackwardArguments& a, void* stream) {
 constexpr int kReduceThreads = 256;
 
 // Adds the slabs into the first one; every thread adds its numbers in the order of the slabs.
-__global__ void __launch_bounds__(kReduceThreads) reduce_kernel(float* partial, int64_t floats,
-                                                                int64_t slabs) {
+__global__ void __launch_bounds__(kReduceThreads)
+    reduce_kernel(float* partial, int64_t floats, int64_t slabs) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kReduceThreads * 4;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kReduceThreads + threadIdx.x) * 4;
        i < floats; i += step) {
@@ -96,8 +96,8 @@ struct FinishArguments {
 };
 
 // One stage and 128 channels a block of threads, one channel a thread.
-__global__ void __launch_bounds__(kThreads) finish_kernel(const __grid_constant__
-                                                          FinishArguments a) {
+__global__ void __launch_bounds__(kThreads)
+    finish_kernel(const __grid_constant__ FinishArguments a) {
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   const BlockPlan& b = a.block;
   const int thread = static_cast<int>(threadIdx.x);
@@ -150,8 +150,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const __grid_constant_
       through = __fmaf_rn(a.sums[a.at.cross + row * b.ld_rows + j],
                           a.weights[b.in + j * b.ld_width + c], through);
     }
-    a.to.out[(stage * b.width + c) * dims + i] =
-        a.sums[a.at.out + row * b.ld_width + c] - through;
+    a.to.out[(stage * b.width + c) * dims + i] = a.sums[a.at.out + row * b.ld_width + c] - through;
   }
   float e = 0.0f;
   for (int m = a.stages; m > stage; --m) e += a.sums[a.at.bias + m * b.ld_width + c];

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The launchers of the CUDA kernels, in plain C terms: pointers to device memory, sizes, strides and
-// a stream. They wait for nothing and allocate nothing, so they may be captured in a CUDA graph.
+// The launchers of the CUDA kernels, in plain C terms: pointers to device memory, sizes, strides
+// and a stream. They wait for nothing and allocate nothing, so they may be captured in a CUDA
+// graph.
 //
-// Each returns 0, a cudaError_t, or one of the codes below; affectcodec_cuda_error says it in words.
+// Each returns 0, a cudaError_t, or one of the codes below; affectcodec_cuda_error says it in
+// words.
 #pragma once
 
 #include <stdint.h>
@@ -63,11 +65,13 @@ AFFECTCODEC_CUDA_API int affectcodec_cuda_encode(const int64_t* config, int64_t 
 // Latents at `outputs` ascending rates, the last of which is all stages; all lie in memory as `out`
 // says, at the addresses `to`. `saved` has ceil(frames / 64) * stages * dims * 64 floats, for all
 // frames of the batch.
-AFFECTCODEC_CUDA_API int affectcodec_cuda_forward(
-    const int64_t* config, int64_t size, const float* weights, const affectcodec_latent* z,
-    const affectcodec_counts* counts, const affectcodec_latent* out, void* const* to,
-    const int32_t* rates, int32_t outputs, const affectcodec_tokens* tokens, float* saved,
-    void* stream);
+AFFECTCODEC_CUDA_API int affectcodec_cuda_forward(const int64_t* config, int64_t size,
+                                                  const float* weights, const affectcodec_latent* z,
+                                                  const affectcodec_counts* counts,
+                                                  const affectcodec_latent* out, void* const* to,
+                                                  const int32_t* rates, int32_t outputs,
+                                                  const affectcodec_tokens* tokens, float* saved,
+                                                  void* stream);
 
 // A token outside the codebook gives NaN in its frame: nobody waits for the device to refuse it.
 AFFECTCODEC_CUDA_API int affectcodec_cuda_decode(const int64_t* config, int64_t size,

@@ -21,9 +21,9 @@ int allow_shared(void (*kernel)(Parameters...), int64_t bytes) {
   }
   if (error != cudaSuccess) return static_cast<int>(error);
   if (bytes > most) return AFFECTCODEC_CUDA_COLUMNS;
-  return static_cast<int>(cudaFuncSetAttribute(
-      reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(bytes)));
+  return static_cast<int>(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               static_cast<int>(bytes)));
 }
 
 template <typename... Parameters, typename... Arguments>

@@ -44,7 +44,7 @@ template <int kRows>
 AFFECTCODEC_DEVICE void multiply_step(const float* a, const float* b, float (&sum)[kRows][4]) {
   a += group_of_thread() * kRows;
   b += column_of_thread();
-#pragma unroll 8
+#pragma unroll
   for (int k = 0; k < kDepth; ++k) {
     const float4 x = *reinterpret_cast<const float4*>(b + k * kTileLd);
     float w[kRows];
@@ -88,9 +88,9 @@ struct Panel {
   }
 };
 
-// C = A B over a depth of `depth`; `tiles` fetches and puts the tiles of B. While one step is worked
-// on, the next is on its way from global memory into registers. `after` is called with each step's
-// tile while it lies in shared memory.
+// C = A B over a depth of `depth`; `tiles` fetches and puts the tiles of B. While one step is
+// worked on, the next is on its way from global memory into registers. `after` is called with each
+// step's tile while it lies in shared memory.
 template <int kRows, typename Tiles>
 AFFECTCODEC_DEVICE void multiply(const float* a, int64_t ld, int64_t left, int64_t depth,
                                  Tiles& tiles, float* stage, float (&total)[kRows][4]) {

@@ -21,9 +21,7 @@ AFFECTCODEC_DEVICE int frame_of_lane() {
   const int thread = static_cast<int>(threadIdx.x);
   return thread / 32 * kWarpFrames + thread % kWarpFrames;
 }
-AFFECTCODEC_DEVICE int half_of_lane() {
-  return static_cast<int>(threadIdx.x) / kWarpFrames % 2;
-}
+AFFECTCODEC_DEVICE int half_of_lane() { return static_cast<int>(threadIdx.x) / kWarpFrames % 2; }
 
 // Active stages of the frames of a unit in block `g`; 0 past the end.
 AFFECTCODEC_DEVICE void load_active(const Counts& counts, int g, int most, int64_t first,
@@ -35,7 +33,8 @@ AFFECTCODEC_DEVICE void load_active(const Counts& counts, int g, int most, int64
     if (n < total && counts.data) {
       const int64_t b = n / frames;
       const int64_t asked =
-          counts.data[b * counts.stride_b + g * counts.stride_g + (n - b * frames) * counts.stride_t];
+          counts
+              .data[b * counts.stride_b + g * counts.stride_g + (n - b * frames) * counts.stride_t];
       kept = asked < 0 ? 0 : asked < most ? asked : most;
     }
     active[f] = static_cast<int32_t>(kept);
@@ -99,8 +98,7 @@ AFFECTCODEC_DEVICE void forward_recurrence(const Plan& plan, int g, const float*
       const int64_t table = static_cast<int64_t>(row) * b.most_levels;
       float* at = x + row * kValueLd + f;
       const float y = *at;
-      const int32_t digit =
-          digit_of(y, weights + b.threshold + table, plan.levels[b.dim + i]);
+      const int32_t digit = digit_of(y, weights + b.threshold + table, plan.levels[b.dim + i]);
       // A NaN reaches no threshold; its value stays NaN so that it is seen downstream.
       const float value = y == y ? __ldg(weights + b.value + table + digit) : y;
       nan = nan || y != y;
@@ -150,8 +148,7 @@ AFFECTCODEC_DEVICE void backward_recurrence(const Plan& plan, int g, const float
       if (i < dims && on) {
         const float xs = saved[row * kUnit + f];
         const float y = xs * __ldg(weights + b.scale + row);
-        const int32_t digit =
-            digit_of(xs, weights + b.threshold + table, plan.levels[b.dim + i]);
+        const int32_t digit = digit_of(xs, weights + b.threshold + table, plan.levels[b.dim + i]);
         const float q = xs == xs ? __ldg(weights + b.grid + table + digit) : xs;
         const float slope = slope_of(y, plan.bound);
         back = x[row * kValueLd + f];

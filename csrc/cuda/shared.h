@@ -10,15 +10,15 @@ namespace affectcodec {
 namespace cuda {
 
 struct Shared {
-  int64_t* at;        // [kUnit]: offsets of the frames read
-  int64_t* at_out;    // [kUnit]: offsets of the frames written
-  int64_t* tokens;    // [stages][kUnit]
-  int32_t* active;    // [kUnit]
-  int32_t* marked;    // [kUnit]
-  float* values;      // [rows][kValueLd]
-  float* stage;       // [kStageFloats]
-  float* bias;        // [stages + 1][kUnit]
-  float* sums;        // [4 warps][2][rows]
+  int64_t* at;      // [kUnit]: offsets of the frames read
+  int64_t* at_out;  // [kUnit]: offsets of the frames written
+  int64_t* tokens;  // [stages][kUnit]
+  int32_t* active;  // [kUnit]
+  int32_t* marked;  // [kUnit]
+  float* values;    // [rows][kValueLd]
+  float* stage;     // [kStageFloats]
+  float* bias;      // [stages + 1][kUnit]
+  float* sums;      // [4 warps][2][rows]
 };
 
 enum Pieces : unsigned {
@@ -28,8 +28,8 @@ enum Pieces : unsigned {
 };
 
 // Divides `base`; returns the bytes that it takes.
-AFFECTCODEC_HD int64_t divide_shared(unsigned char* base, unsigned pieces, int stages,
-                                     int64_t rows, Shared* s) {
+AFFECTCODEC_HD int64_t divide_shared(unsigned char* base, unsigned pieces, int stages, int64_t rows,
+                                     Shared* s) {
   int64_t used = 0;
   const auto take = [&](int64_t bytes) {
     unsigned char* const start = base + used;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums over the frames of a slab: tiles that are deep along frames, and what is added up on the way.
+// Sums over the frames of a slab: tiles that are deep along frames, and what is added up on the
+// way.
 #pragma once
 
 #include "backward.h"
@@ -77,9 +78,7 @@ struct FrameTiles {
     // Read from the next unit on, barriers later.
     if (depth % kUnit == kDepth) locate_unit(a, view, g, slab, depth - kDepth + kUnit, s);
   }
-  AFFECTCODEC_DEVICE void put(float* tile) const {
-    put_tile<T, Wide::kChannels>(view, part, tile);
-  }
+  AFFECTCODEC_DEVICE void put(float* tile) const { put_tile<T, Wide::kChannels>(view, part, tile); }
   AFFECTCODEC_DEVICE void visit(const float* tile, int64_t depth) const {
     if (rate > 0) add_columns(tile, s.active, depth, rate, s.sums);
   }
@@ -119,8 +118,8 @@ struct RowTiles {
   }
 };
 
-// to[row][column] = or += sum over the slab of rows[frame][row] tile[frame][column], rows `first` to
-// `end` - 1. `ld_to` columns at most lie to the right of `to`.
+// to[row][column] = or += sum over the slab of rows[frame][row] tile[frame][column], rows `first`
+// to `end` - 1. `ld_to` columns at most lie to the right of `to`.
 template <int kRows, typename Tiles>
 AFFECTCODEC_DEVICE void sum_pass(const float* rows, const BlockPlan& b, const Slab& slab, int first,
                                  int end, bool add, Tiles& tiles, float* stage, float* to,

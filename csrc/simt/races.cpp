@@ -72,21 +72,27 @@ Access now() { return Access{running_thread, block_time, warp_times[running_thre
       Note& n = region.notes[i];
       const unsigned long byte = i * kGrain;
       if (n.written && n.write.thread != running_thread && !ordered(n.write)) {
-        fail("thread %d %s byte %lu of %s shared memory, which thread %d wrote with no barrier "
-             "between", running_thread, write ? "writes" : "reads", byte, kind, n.write.thread);
+        fail(
+            "thread %d %s byte %lu of %s shared memory, which thread %d wrote with no barrier "
+            "between",
+            running_thread, write ? "writes" : "reads", byte, kind, n.write.thread);
       }
       if (write) {
         if (!reads_ordered(n)) {
-          fail("thread %d writes byte %lu of %s shared memory, which thread %d read with no "
-               "barrier between", running_thread, byte, kind, n.last_read.thread);
+          fail(
+              "thread %d writes byte %lu of %s shared memory, which thread %d read with no "
+              "barrier between",
+              running_thread, byte, kind, n.last_read.thread);
         }
         n.written = true;
         n.write = now();
         n.read = false;
       } else {
         if (!n.written) {
-          fail("thread %d reads byte %lu of %s shared memory, which nothing has written before it "
-               "and a barrier", running_thread, byte, kind);
+          fail(
+              "thread %d reads byte %lu of %s shared memory, which nothing has written before it "
+              "and a barrier",
+              running_thread, byte, kind);
         }
         const bool same_time = n.read && n.last_read.block_time == block_time;
         const int warp = running_thread / kWarp;
@@ -125,20 +131,20 @@ void warp_barrier(int warp) { ++warp_times[warp]; }
 #if defined(SIMT_RACES)
 // What the compiler calls at each access; see -fsanitize=thread.
 extern "C" {
-#define SIMT_ACCESS(size)                                                                    \
-  void __tsan_read##size(void* p) {                                                          \
-    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, false);                         \
-  }                                                                                          \
-  void __tsan_write##size(void* p) {                                                         \
-    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, true);                          \
-  }                                                                                          \
-  void __tsan_unaligned_read##size(void* p) {                                                \
-    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, false);                         \
-  }                                                                                          \
-  void __tsan_unaligned_write##size(void* p) {                                               \
-    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, true);                          \
-  }                                                                                          \
-  void __tsan_volatile_read##size(void* p) { __tsan_read##size(p); }                         \
+#define SIMT_ACCESS(size)                                            \
+  void __tsan_read##size(void* p) {                                  \
+    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, false); \
+  }                                                                  \
+  void __tsan_write##size(void* p) {                                 \
+    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, true);  \
+  }                                                                  \
+  void __tsan_unaligned_read##size(void* p) {                        \
+    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, false); \
+  }                                                                  \
+  void __tsan_unaligned_write##size(void* p) {                       \
+    simt::races::touch(reinterpret_cast<uintptr_t>(p), size, true);  \
+  }                                                                  \
+  void __tsan_volatile_read##size(void* p) { __tsan_read##size(p); } \
   void __tsan_volatile_write##size(void* p) { __tsan_write##size(p); }
 SIMT_ACCESS(1)
 SIMT_ACCESS(2)

@@ -221,8 +221,8 @@ void fail(const char* format, ...) {
   races::thread(-1);
   fprintf(stderr, "simt: ");
   if (running) {
-    fprintf(stderr, "%s, block (%u, %u, %u): ", running->kernel, running->index.x,
-            running->index.y, running->index.z);
+    fprintf(stderr, "%s, block (%u, %u, %u): ", running->kernel, running->index.x, running->index.y,
+            running->index.z);
   }
   va_list arguments;
   va_start(arguments, format);
@@ -236,8 +236,7 @@ void fail(const char* format, ...) {
 void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared,
          const std::function<void()>& body) {
   static const Options options = options_from_environment();
-  const uint64_t threads =
-      uint64_t{block_size.x} * uint64_t{block_size.y} * uint64_t{block_size.z};
+  const uint64_t threads = uint64_t{block_size.x} * uint64_t{block_size.y} * uint64_t{block_size.z};
   if (running) fail("a kernel was launched from inside of %s", running->kernel);
   if (threads == 0 || threads > kMaxThreads) {
     fail("%s: %llu threads a block, wanted 1..%d", kernel, static_cast<unsigned long long>(threads),
@@ -258,8 +257,8 @@ void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared,
   const size_t bytes = threads * (kStack + guard);
   void* stacks = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stacks == MAP_FAILED) fail("%s: no memory for %llu stacks", kernel,
-                                 static_cast<unsigned long long>(threads));
+  if (stacks == MAP_FAILED)
+    fail("%s: no memory for %llu stacks", kernel, static_cast<unsigned long long>(threads));
   for (uint64_t i = 0; i < threads; ++i) {
     char* low = static_cast<char*>(stacks) + i * (kStack + guard);
     mprotect(low, guard, PROT_NONE);  // a stack that overflows stops here
@@ -271,8 +270,8 @@ void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared,
                static_cast<unsigned>(i / block_size.x / block_size.y)};
   }
   running = &block;
-  const size_t fixed = __start_simt_shared ? static_cast<size_t>(__stop_simt_shared -
-                                                                 __start_simt_shared) : 0;
+  const size_t fixed =
+      __start_simt_shared ? static_cast<size_t>(__stop_simt_shared - __start_simt_shared) : 0;
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   for (uint64_t i = 0; i < blocks; ++i) {
     block.index = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),

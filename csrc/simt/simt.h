@@ -3,8 +3,8 @@
 // header. Every thread of a block is a fiber, blocks run one after another, and a barrier waits as
 // the hardware's does. What would hang or be undefined on a GPU ends the process with a message.
 //
-// Not here: real concurrency, the memory model between blocks, and instructions of one architecture;
-// kernels reach those through a seam of their own (csrc/cuda/device.cuh).
+// Not here: real concurrency, the memory model between blocks, and instructions of one
+// architecture; kernels reach those through a seam of their own (csrc/cuda/device.cuh).
 #pragma once
 
 #include <math.h>
@@ -129,7 +129,7 @@ static const simt::Builtin<simt::grid_size> gridDim{};
 #define SIMT_SITE (simt::Site{__FILE__, __LINE__})
 #define __syncthreads() simt::barrier(SIMT_SITE)
 #define SIMT_MASK_(mask, ...) mask
-#define __syncwarp(...) \
+#define __syncwarp(...)                                                                            \
   ((void)simt::exchange("__syncwarp", SIMT_MASK_(__VA_ARGS__ __VA_OPT__(, ) 0xffffffffu, ), "", 0, \
                         SIMT_SITE))
 #define __shfl_sync(mask, value, from) \

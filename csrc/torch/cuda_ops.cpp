@@ -234,8 +234,8 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const T
   std::vector<Tensor> latents;
   std::vector<void*> to;
   for (size_t i = 0; i < ascending.size(); ++i) {
-    latents.push_back(make(z, latent_shape(from.batch, from.frames, plan, channels_last),
-                           z.scalar_type()));
+    latents.push_back(
+        make(z, latent_shape(from.batch, from.frames, plan, channels_last), z.scalar_type()));
     to.push_back(latents.back().mutable_data_ptr());
   }
   const affectcodec_latent out = latent_of(latents[0], plan, channels_last, "out");
@@ -277,8 +277,9 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
           "grads: wanted the shape and type of z");
     views[static_cast<size_t>(present[i])] = v;
   }
-  Tensor dz = make(z, need_dz ? latent_shape(from.batch, from.frames, plan, channels_last) : Ints{0},
-                   z.scalar_type());
+  Tensor dz =
+      make(z, need_dz ? latent_shape(from.batch, from.frames, plan, channels_last) : Ints{0},
+           z.scalar_type());
   affectcodec_latent to{};
   if (need_dz) to = latent_of(dz, plan, channels_last, "dz");
   std::vector<Tensor> out;
@@ -328,8 +329,8 @@ Tensor decode(const Tensor& tokens, const Tensor& weights, const Ints& config,
               const std::optional<Tensor>& counts, bool channels_last, ScalarType dtype) {
   const Plan plan = read_plan(config);
   check(tokens.dim() == 3, "tokens: wanted [B, K, T]");
-  Tensor out = make(weights, latent_shape(tokens.size(0), tokens.size(2), plan, channels_last),
-                    dtype);
+  Tensor out =
+      make(weights, latent_shape(tokens.size(0), tokens.size(2), plan, channels_last), dtype);
   decode_out(tokens, weights, config, counts, channels_last, out);
   return out;
 }
@@ -342,11 +343,9 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
   const Place place(codes);
   const int64_t count = codes.numel();
   Tensor out = make(codes, {(count * bits + 7) / 8}, ScalarType::Byte);
-  check_launch("pack_bits",
-               affectcodec_cuda_pack_bits(codes.const_data_ptr(), wide, count,
-                                          static_cast<int32_t>(bits),
-                                          static_cast<uint8_t*>(out.mutable_data_ptr()),
-                                          place.stream()));
+  check_launch("pack_bits", affectcodec_cuda_pack_bits(
+                                codes.const_data_ptr(), wide, count, static_cast<int32_t>(bits),
+                                static_cast<uint8_t*>(out.mutable_data_ptr()), place.stream()));
   return out;
 }
 
