@@ -2,6 +2,13 @@
 // Checks that launchers make before anything reaches a device.
 #include "arguments.h"
 
+#include <string.h>
+
+#include <initializer_list>
+
+#include "shared.h"
+#include "split.h"
+
 namespace affectcodec {
 namespace cuda {
 
@@ -39,6 +46,13 @@ int read_plan(const int64_t* config, int64_t size, DevicePlan* plan) {
   plan->most_rows = 0;
   for (int g = 0; g < plan->blocks; ++g) {
     if (plan->block[g].rows > plan->most_rows) plan->most_rows = plan->block[g].rows;
+  }
+  plan->all_floats = plan->floats;
+  for (int64_t* offsets : {plan->split_out, plan->split_in}) {
+    for (int g = 0; g < plan->blocks; ++g) {
+      offsets[g] = plan->all_floats;
+      plan->all_floats += split_floats(plan->block[g]);
+    }
   }
   return 0;
 }
@@ -78,7 +92,28 @@ int fill_encode(const int64_t* config, int64_t size, const float* weights,
 extern "C" int64_t affectcodec_cuda_weights(const int64_t* config, int64_t size) {
   affectcodec::cuda::DevicePlan plan;
   const int wrong = affectcodec::cuda::read_plan(config, size, &plan);
-  return wrong != 0 ? wrong : plan.floats;
+  return wrong != 0 ? wrong : plan.all_floats;
+}
+
+extern "C" int64_t affectcodec_cuda_shared(const int64_t* config, int64_t size, const char* kernel,
+                                           int32_t itemsize) {
+  using namespace affectcodec::cuda;
+  DevicePlan plan;
+  const int wrong = read_plan(config, size, &plan);
+  if (wrong != 0) return wrong;
+  const auto is = [kernel](const char* name) { return strcmp(kernel, name) == 0; };
+  if (is("backward_weights") || is("backward_cross")) {
+    SlabShared pieces;
+    return divide_slab_shared(nullptr, plan.stages, &pieces);
+  }
+  Shared pieces;
+  const auto divided = [&](unsigned what) {
+    return divide_shared(nullptr, what, plan.stages, plan.most_rows, &pieces);
+  };
+  const unsigned words = words_for(itemsize);
+  if (is("encode")) return divided(kTokens);
+  if (is("forward") || is("decode")) return divided(kTokens | kBias | words);
+  return is("backward_rows") ? divided(kSums | words) : 0;
 }
 
 extern "C" const char* affectcodec_cuda_error(int code) {

@@ -19,9 +19,13 @@ constexpr int kTileLd = kUnit + 4;  // floats from one row of a tile to the next
 constexpr int kMostRows = 64;       // rows that one pass of a product makes
 // Rows of values in shared memory. 80 puts two neighbouring rows into different banks.
 constexpr int kValueLd = kUnit + 16;
-constexpr int kStageFloats = 2 * (kDepth * kTileLd + kDepth * kMostRows);
-static_assert(kStageFloats >= kMostRows * kUnit, "one buffer serves both kinds of product");
+constexpr int kStageFloats = kUnit * kTileLd;
+static_assert(kStageFloats >= 2 * (kDepth * kTileLd + kDepth * kMostRows),
+              "two steps of a product");
+static_assert(kStageFloats >= kMostRows * kUnit, "rows of one slab of an expansion");
 constexpr int kMaxSlabs = 32;
+// Words from one pair of rows to the next where values are split; avoids bank conflicts.
+constexpr int kPairLd = kUnit + 8;
 
 // Which way a thread may take 16 bytes of a tensor at once.
 enum Along : int32_t { kNothing = 0, kFrames = 1, kChannels = 2 };
@@ -39,7 +43,10 @@ using Counts = affectcodec_counts;
 
 // A plan and what only the device asks of it.
 struct DevicePlan : Plan {
-  int64_t most_rows = 0;  // of any block
+  int64_t most_rows = 0;          // of any block
+  int64_t all_floats = 0;         // of the folded weights, those split for tensor cores included
+  int64_t split_out[kMaxBlocks];  // offsets of the split weights, see split.h
+  int64_t split_in[kMaxBlocks];
 };
 
 struct EncodeArguments {
@@ -68,6 +75,8 @@ struct DecodeArguments {
 };
 
 inline int64_t units_of(int64_t frames) { return (frames + kUnit - 1) / kUnit; }
+
+inline int64_t item_size(int32_t type) { return type == AFFECTCODEC_FLOAT32 ? 4 : 2; }
 
 // Elements of `type` in 16 bytes.
 inline int64_t lanes_of(int32_t type) { return type == AFFECTCODEC_FLOAT32 ? 4 : 8; }

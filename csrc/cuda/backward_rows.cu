@@ -2,7 +2,7 @@
 // Backward, frame by frame: the gradient of every projection, from it the gradient of the latent,
 // and what the sums over frames need.
 #include "backward.h"
-#include "expand.cuh"
+#include "expand_matrix.cuh"
 #include "launching.cuh"
 #include "product.cuh"
 #include "recurrence.cuh"
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads)
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   const DevicePlan& plan = a.plan;
   Shared s;
-  divide_shared(memory, kSums, plan.stages, plan.most_rows, &s);
+  divide_shared(memory, kSums | words_for(sizeof(T)), plan.stages, plan.most_rows, &s);
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t unit = blockIdx.x, first = unit * kUnit;
   const int64_t total = a.z.batch * a.z.frames;
@@ -83,8 +83,14 @@ __global__ void __launch_bounds__(kThreads)
     }
     write_by_frame(b, s.values, a.work + a.at[g].h + first * b.ld_rows);
     if (a.dz.data) {
-      const Expansion job{a.weights + b.in, nullptr, plan.stages, &plan.stages, &a.dz.data, 1};
-      expand<T>(b, job, a.dz, s.at_out, s.active, s.values, s.stage, nullptr);
+      const Expansion job{a.weights + b.in,
+                          a.weights + plan.split_in[g],
+                          nullptr,
+                          plan.stages,
+                          &plan.stages,
+                          &a.dz.data,
+                          1};
+      expand_any<T>(b, job, a.dz, s.at_out, s.active, s);
     }
     __syncthreads();
   }
@@ -93,7 +99,8 @@ __global__ void __launch_bounds__(kThreads)
 int launch_rows(const BackwardArguments& a, void* stream) {
   if (a.units == 0) return 0;
   Shared pieces;
-  const int64_t shared = divide_shared(nullptr, kSums, a.plan.stages, a.plan.most_rows, &pieces);
+  const int64_t shared = divide_shared(nullptr, kSums | words_for(item_size(a.z.type)),
+                                       a.plan.stages, a.plan.most_rows, &pieces);
   const dim3 grid = grid_of(a.units);
   switch (a.z.type) {
     case AFFECTCODEC_FLOAT32:

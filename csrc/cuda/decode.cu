@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decode: tokens to values of digits to latents, 64 frames a block of threads.
-#include "expand.cuh"
+#include "expand_matrix.cuh"
 #include "launching.cuh"
 #include "recurrence.cuh"
 #include "shared.h"
@@ -47,7 +47,8 @@ __global__ void __launch_bounds__(kThreads)
     decode_kernel(const __grid_constant__ DecodeArguments a) {
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   Shared s;
-  divide_shared(memory, kTokens | kBias, a.plan.stages, a.plan.most_rows, &s);
+  divide_shared(memory, kTokens | kBias | words_for(sizeof(T)), a.plan.stages, a.plan.most_rows,
+                &s);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kUnit;
   const int64_t total = a.out.batch * a.out.frames;
   const int f = static_cast<int>(threadIdx.x) % kUnit;
@@ -72,9 +73,14 @@ __global__ void __launch_bounds__(kThreads)
       if (bad && k == 0) s.values[f] = float_of(0x7fc00000u);
     }
     __syncthreads();
-    const Expansion job{a.weights + b.out, a.weights + b.bias, a.plan.stages,
-                        &a.tokens.stages,  &a.out.data,        1};
-    expand<T>(b, job, a.out, s.at_out, s.active, s.values, s.stage, s.bias);
+    const Expansion job{a.weights + b.out,
+                        a.weights + a.plan.split_out[g],
+                        a.weights + b.bias,
+                        a.plan.stages,
+                        &a.tokens.stages,
+                        &a.out.data,
+                        1};
+    expand_any<T>(b, job, a.out, s.at_out, s.active, s);
   }
 }
 
@@ -99,8 +105,8 @@ extern "C" int affectcodec_cuda_decode(const int64_t* config, int64_t size, cons
   a.counts = *counts;
   a.out = view_of(*out, a.plan);
   Shared pieces;
-  const int64_t shared =
-      divide_shared(nullptr, kTokens | kBias, a.plan.stages, a.plan.most_rows, &pieces);
+  const int64_t shared = divide_shared(nullptr, kTokens | kBias | words_for(item_size(out->type)),
+                                       a.plan.stages, a.plan.most_rows, &pieces);
   switch (out->type) {
     case AFFECTCODEC_FLOAT32:
       return launch("decode", decode_kernel<float>, grid_of(units), kThreads, shared, stream, a);

@@ -3,7 +3,7 @@
 // forward, back to latents. The latent is read once, every output written once.
 #pragma once
 
-#include "expand.cuh"
+#include "expand_matrix.cuh"
 #include "launching.cuh"
 #include "product.cuh"
 #include "recurrence.cuh"
@@ -52,7 +52,8 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
   AFFECTCODEC_DYNAMIC_SHARED(memory);
   const DevicePlan& plan = a.plan;
   Shared s;
-  divide_shared(memory, kForward ? kTokens | kBias : kTokens, plan.stages, plan.most_rows, &s);
+  divide_shared(memory, kForward ? kTokens | kBias | words_for(sizeof(T)) : kTokens, plan.stages,
+                plan.most_rows, &s);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kUnit;
   const int64_t total = a.z.batch * a.z.frames;
   locate_frames(a.z, first, total, s.at);
@@ -71,9 +72,11 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
     forward_recurrence(plan, g, a.weights, s.values, s.active, s.tokens, s.marked, saved);
     __syncthreads();
     if (kForward) {
-      const Expansion job{a.weights + b.out, a.weights + b.bias, plan.stages,
-                          forward->rates,    forward->to,        forward->outputs};
-      expand<T>(b, job, forward->out, s.at_out, s.active, s.values, s.stage, s.bias);
+      const Expansion job{a.weights + b.out,  a.weights + plan.split_out[g],
+                          a.weights + b.bias, plan.stages,
+                          forward->rates,     forward->to,
+                          forward->outputs};
+      expand_any<T>(b, job, forward->out, s.at_out, s.active, s);
     }
   }
   confirm_marks<T>(a.z, plan.width, s.at, s.marked);

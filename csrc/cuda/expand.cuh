@@ -109,6 +109,7 @@ AFFECTCODEC_DEVICE void store_outputs(const View& v, T* to, const int64_t* at, i
 
 struct Expansion {
   const float* by_row;  // M [rows][ld_width]
+  const float* split;   // M split for tensor cores, see split.h
   const float* bias;    // [stages + 1][ld_width], added by the active stages of a frame; or null
   int stages;
   const int32_t* rates;  // stage counts at which sums are written, ascending

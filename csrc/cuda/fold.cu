@@ -4,6 +4,8 @@
 #include "../core/fsq.h"
 #include "arguments.h"
 #include "launching.cuh"
+#include "matrix.cuh"
+#include "split.h"
 
 namespace affectcodec {
 namespace cuda {
@@ -21,6 +23,7 @@ struct FoldArguments {
   BlockPlan block;
   BlockParameters p;
   float* weights;
+  int64_t split_out, split_in;
   int32_t stages, bound;
   int32_t levels[kMaxDims];
 };
@@ -105,6 +108,34 @@ __global__ void __launch_bounds__(kFoldThreads)
   }
 }
 
+// One block of threads a tile of 16 channels and a step of 16 rows, one vector a thread: the high
+// parts in the first warp, the low ones in the second. The matrices are folded already.
+__global__ void __launch_bounds__(64) fold_split_kernel(const __grid_constant__ FoldArguments a) {
+  const BlockPlan& b = a.block;
+  const bool out = blockIdx.z == 0;
+  const float* matrix = a.weights + (out ? b.out : b.in);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const bool high = threadIdx.x < 32;
+  const int64_t tile = blockIdx.x, step = blockIdx.y;
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int64_t c = tile * 16 + lane / 4 + i % 2 * 8;
+    const int64_t row = step * 16 + lane % 4 * 2 + i / 2 * 8;
+    uint16_t half[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const bool inside = c < b.width && row + j < b.rows;
+      const Split split = split_of(inside ? matrix[(row + j) * b.ld_width + c] : 0.0f);
+      half[j] = high ? split.high : split.low;
+    }
+    words[i] = static_cast<uint32_t>(half[0]) | static_cast<uint32_t>(half[1]) << 16;
+  }
+  uint4* to = reinterpret_cast<uint4*>(a.weights + (out ? a.split_out : a.split_in));
+  to[split_vector(b, tile, step) + threadIdx.x] =
+      make_words(words[0], words[1], words[2], words[3]);
+}
+
 // One thread a padded channel: the sums of e over the first m stages.
 __global__ void __launch_bounds__(kFoldThreads)
     fold_bias_kernel(const __grid_constant__ FoldArguments a) {
@@ -138,8 +169,16 @@ extern "C" int affectcodec_cuda_fold(const int64_t* config, int64_t size,
     a.stages = plan.stages;
     a.bound = plan.bound;
     for (int i = 0; i < a.block.dims; ++i) a.levels[i] = plan.levels[a.block.dim + i];
+    a.split_out = plan.split_out[g];
+    a.split_in = plan.split_in[g];
     const dim3 rows = grid_of(a.block.ld_rows);
     wrong = launch("fold_matrices", fold_matrices_kernel, rows, kFoldThreads, 0, stream, a);
+    if (wrong == 0) {
+      wrong = launch("fold_split", fold_split_kernel,
+                     dim3(static_cast<unsigned>(split_tiles(a.block)),
+                          static_cast<unsigned>(split_steps(a.block)), 2),
+                     64, 0, stream, a);
+    }
     if (wrong == 0) wrong = launch("fold_rows", fold_rows_kernel, rows, kFoldThreads, 0, stream, a);
     if (wrong == 0) {
       wrong = launch("fold_bias", fold_bias_kernel,

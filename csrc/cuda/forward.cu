@@ -29,8 +29,8 @@ extern "C" int affectcodec_cuda_forward(const int64_t* config, int64_t size, con
     if (view_of(other, a.encode.plan).along != a.out.along) a.out.along = kNothing;
   }
   Shared pieces;
-  const int64_t shared = divide_shared(nullptr, kTokens | kBias, a.encode.plan.stages,
-                                       a.encode.plan.most_rows, &pieces);
+  const int64_t shared = divide_shared(nullptr, kTokens | kBias | words_for(item_size(z->type)),
+                                       a.encode.plan.stages, a.encode.plan.most_rows, &pieces);
   switch (z->type) {
     case AFFECTCODEC_FLOAT32:
       return launch("forward", forward_kernel<float>, grid_of(units), kThreads, shared, stream, a);

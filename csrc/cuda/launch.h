@@ -100,6 +100,12 @@ AFFECTCODEC_CUDA_API int affectcodec_cuda_unpack_bits(const uint8_t* data, int32
                                                       int64_t count, int32_t wide, void* codes,
                                                       void* stream);
 
+// Bytes of dynamic shared memory that a kernel asks for: encode, forward, decode, backward_rows,
+// backward_weights or backward_cross, for latents of 4 or 2 bytes; 0 for the others, negative where
+// the configuration is not sound.
+AFFECTCODEC_CUDA_API int64_t affectcodec_cuda_shared(const int64_t* config, int64_t size,
+                                                     const char* kernel, int32_t itemsize);
+
 AFFECTCODEC_CUDA_API const char* affectcodec_cuda_error(int code);
 
 }  // extern "C"

@@ -44,7 +44,7 @@ template <int kRows>
 AFFECTCODEC_DEVICE void multiply_step(const float* a, const float* b, float (&sum)[kRows][4]) {
   a += group_of_thread() * kRows;
   b += column_of_thread();
-#pragma unroll 8
+#pragma unroll
   for (int k = 0; k < kDepth; ++k) {
     const float4 x = *reinterpret_cast<const float4*>(b + k * kTileLd);
     float w[kRows];

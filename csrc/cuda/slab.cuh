@@ -6,26 +6,10 @@
 #include "backward.h"
 #include "product.cuh"
 #include "recurrence.cuh"
+#include "shared.h"
 
 namespace affectcodec {
 namespace cuda {
-
-// Shared memory of a block of threads that sums over a slab. Where the frames of a unit lie and how
-// many stages each has is found one unit ahead, so two units have a place.
-struct SlabShared {
-  int64_t* at;      // [2][kUnit]
-  int32_t* active;  // [2][kUnit]
-  float* stage;     // [kStageFloats]
-  float* sums;      // [stages + 1][kUnit]
-};
-
-AFFECTCODEC_HD int64_t divide_slab_shared(unsigned char* base, int stages, SlabShared* s) {
-  s->at = reinterpret_cast<int64_t*>(base);
-  s->active = reinterpret_cast<int32_t*>(base + 2 * kUnit * 8);
-  s->stage = reinterpret_cast<float*>(base + 2 * kUnit * 12);
-  s->sums = s->stage + kStageFloats;
-  return 2 * kUnit * 12 + (kStageFloats + (stages + 1) * kUnit) * 4;
-}
 
 // The frames of one slab.
 struct Slab {

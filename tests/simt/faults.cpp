@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels for the host shim: sound ones whose results are known, and one for each kind of fault that
-// the shim has to find. `faults NAME` runs one and prints its result.
+// Kernels for the host shim: sound ones whose results are known, and one for each kind of fault
+// that the shim has to find. `faults NAME` runs one and prints its result.
 #include <stdio.h>
 
 #include <memory>
@@ -148,9 +148,9 @@ int main(int argc, char** argv) {
   int* to = out.get();
   if (name == "sound" || name == "same_result_twice") {
     simt::launch("sound", sound, dim3(2, 1), threads, shared, in.get(), to, name != "sound");
-#define CASE(kernel)                                               \
-  }                                                                \
-  else if (name == #kernel) {                                      \
+#define CASE(kernel)          \
+  }                           \
+  else if (name == #kernel) { \
     simt::launch(#kernel, kernel, one, threads, shared, to);
     CASE(missing_barrier)
     CASE(missing_barrier_in_loop)
