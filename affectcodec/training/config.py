@@ -11,6 +11,7 @@ from typing import Any
 
 from affectcodec.config import CodecConfig, check_keys
 from affectcodec.training.config_data import AugmentConfig, LoaderConfig
+from affectcodec.training.config_run import GuardConfig, ScaleConfig
 
 ENVELOPE_SPAN = 48  # windows that the envelope loss correlates, one every ENVELOPE_HOP samples
 ENVELOPE_HOP = 128
@@ -166,7 +167,13 @@ class AdversarialConfig:
         return cls(**values)
 
 
-_GROUPS: dict[str, type] = {"augment": AugmentConfig, "loader": LoaderConfig, "loss": LossWeights}
+_GROUPS: dict[str, type] = {
+    "augment": AugmentConfig,
+    "guard": GuardConfig,
+    "loader": LoaderConfig,
+    "loss": LossWeights,
+    "scale": ScaleConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,8 @@ class TrainConfig:
         level_augment: share of clips whose level is changed.
         augment: noise and rooms.
         loader: how batches are made and kept ready.
+        scale: accumulation, recomputation, compilation, sharding.
+        guard: when the run goes back to its last checkpoint.
         speeds: playback speeds cached of every training clip (speaker variety).
         adversarial: discriminators and their schedule; off by default.
         frozen: parts of the codec that are not trained, of ``"encoder"``, ``"quantizer"``,
@@ -230,6 +239,8 @@ class TrainConfig:
     speeds: tuple[float, ...] = (1.0, 0.9)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     frozen: tuple[str, ...] = ()
