@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -119,9 +120,7 @@ class Trainer:
             module.to(self.world.device)
         self.objective.to(self.world.device)
         trained = {"codec": self.codec, "emotion_head": self.emotion_head}
-        self._generate = spread(
-            Pass(trained, self._decode), self.world, shard=config.scale.shard
-        )
+        self._generate = spread(Pass(trained, self._decode), self.world, shard=config.scale.shard)
         # Made after spreading: sharding replaces the parameters.
         self.optimizer = self._optimizer()
         self.optimizers = {"optimizer": self.optimizer}
@@ -185,6 +184,17 @@ class Trainer:
             figures.update({f"extra_{k}": v.detach() for k, v in extra.items()})
         return terms, figures
 
+    @functools.cached_property
+    def source(self) -> BatchSource:
+        """Any batch of prepared clips, without moving on."""
+        return BatchSource(
+            self.data.cache,
+            self.config,
+            rank=self.world.rank,
+            world=self.world.size,
+            embeddings=self.data.embeddings,
+        )
+
     def next_batch(self) -> Batch:
         """This process's share of the batch of the step."""
         if self.loader is None:
@@ -224,11 +234,10 @@ class Trainer:
         rows = len(batch.wav) // parts
         figures: dict[str, Tensor] = {}
         for part in range(parts):
-            whole = parts == 1
-            piece = batch if whole else batch.rows(part * rows, (part + 1) * rows)
+            piece = batch if parts == 1 else batch.rows(part * rows, (part + 1) * rows)
             found = self._part(piece, 1 / parts, last=part == parts - 1)
             for name, value in found.items():
-                figures[name] = value if whole else figures.get(name, 0) + value / parts
+                figures[name] = value if parts == 1 else figures.get(name, 0) + value / parts
         loss = self.world.mean(float(figures.pop("loss")))[0]
         judged = self.adversary is not None and self.adversary.learns_at(self.step)
         norms = {"gradient_norm": self._clipped("optimizer", config.clip_norm)}
