@@ -103,8 +103,10 @@ class RunReport:
                 writer.add_audio(f"dev_audio/{i}_{name}", wav.float().clamp(-1, 1), step, rate)
             picture = torch.cat([spectrogram(wav) for _, wav in shown], 1)
             writer.add_image(f"dev_spectrogram/{i}", picture, step, dataformats="HW")
+        quantizer = trainer.config.codec.quantizer
         tokens = codec(clips[:, None]).tokens
-        for digit in usage_report(tokens, trainer.config.codec.quantizer).digits:
+        digits = () if quantizer.kind == "rvq" else usage_report(tokens, quantizer).digits
+        for digit in digits:
             tag = f"{digit.block}/stage_{digit.stage}_dim_{digit.dim}"
             writer.add_scalar(f"dev_digits/{tag}", digit.share, step)
             levels = torch.arange(len(digit.level_shares)).repeat_interleave(
