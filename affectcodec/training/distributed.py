@@ -107,8 +107,27 @@ def join(device: str | None = None) -> World:
     if not started_by_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
         return World(0, 1, place)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        _init("nccl" if place.type == "cuda" else "gloo")
     return World(dist.get_rank(), dist.get_world_size(), place)
+
+
+def _init(backend: str) -> None:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend)
+        return
+    # The store of the launcher outlives the processes. Without a name for each start, restarted
+    # ones find the addresses of those that are gone (seen with torch 2.13).
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
+    )
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(  # type: ignore[attr-defined]
+            f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store
+        ),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
 
 
 def leave() -> None:
@@ -187,7 +206,7 @@ def spread(module: Pass, world: World, *, shard: bool = False) -> nn.Module:
     return DistributedDataParallel(
         module,
         device_ids=[world.device] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
 

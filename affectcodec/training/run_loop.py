@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from affectcodec.training.guard import TrainingError
-from affectcodec.training.run_report import RunReport
+from affectcodec.training.run_report import RunReport, gradient_norms
 
 if TYPE_CHECKING:
     from affectcodec.training.trainer import Trainer
@@ -114,6 +114,8 @@ def run(trainer: Trainer, *, progress: bool = True) -> None:
                     continue
                 trainer.seconds = before + time.monotonic() - started
                 bar.update()
+                if trainer.step % config.log_every == 0:
+                    figures.update(gradient_norms(trainer))
                 if report is not None:
                     report.step(figures, bar)
                 if trainer.step % config.checkpoint_every == 0:

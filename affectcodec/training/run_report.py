@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from affectcodec.nn.diagnostics import usage_report
+from affectcodec.training.distributed import whole
 
 if TYPE_CHECKING:
     from affectcodec.training.trainer import Trainer
@@ -62,7 +63,7 @@ class RunReport:
             now = time.monotonic()
             speed = self._steps * self._seconds_a_step / max(1e-9, now - self._recent)
             self._recent, self._steps = now, 0
-            figures = {**figures, "audio_seconds_per_second": speed, **gradient_norms(trainer)}
+            figures = {**figures, "audio_seconds_per_second": speed}
             for name, value in figures.items():
                 writer.add_scalar(f"train/{name}", value, trainer.step)
             for part, share in trainer.timer.shares().items():
@@ -102,8 +103,10 @@ class RunReport:
                 writer.add_audio(f"dev_audio/{i}_{name}", wav.float().clamp(-1, 1), step, rate)
             picture = torch.cat([spectrogram(wav) for _, wav in shown], 1)
             writer.add_image(f"dev_spectrogram/{i}", picture, step, dataformats="HW")
+        quantizer = trainer.config.codec.quantizer
         tokens = codec(clips[:, None]).tokens
-        for digit in usage_report(tokens, trainer.config.codec.quantizer).digits:
+        digits = () if quantizer.kind == "rvq" else usage_report(tokens, quantizer).digits
+        for digit in digits:
             tag = f"{digit.block}/stage_{digit.stage}_dim_{digit.dim}"
             writer.add_scalar(f"dev_digits/{tag}", digit.share, step)
             levels = torch.arange(len(digit.level_shares)).repeat_interleave(
@@ -118,20 +121,16 @@ class RunReport:
 
 
 def gradient_norms(trainer: Trainer) -> dict[str, float]:
-    """Norm of the (clipped) gradient of each part of the codec, by the last step."""
+    """Norm of the (clipped) gradient of each part of the codec, by the last step; all processes
+    call it."""
     parts: dict[str, nn.Module] = dict(trainer.codec.named_children())
     found = {}
     for name, part in parts.items():
         gradients = [p.grad for p in part.parameters() if p.grad is not None]
         squares = [g.detach().float().square().sum() for g in gradients]
-        total = float(torch.stack([_whole(s) for s in squares]).sum()) if squares else 0.0
+        total = float(torch.stack([whole(s) for s in squares]).sum()) if squares else 0.0
         found[f"gradient_norm_{name}"] = math.sqrt(total)
     return found
-
-
-def _whole(value: Tensor) -> Tensor:
-    gather = getattr(value, "full_tensor", None)
-    return value if gather is None else gather()
 
 
 def spectrogram(wav: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.nn.snake import SnakeStack
-from affectcodec.nn.spectral import OverlapAddSynthesis, WindowedDFT
+from affectcodec.nn.spectral import WindowedDFT
 from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.breakdown import StepTimer
@@ -28,19 +29,13 @@ from affectcodec.training.guard import Guard
 from affectcodec.training.guard import TrainingError as TrainingError
 from affectcodec.training.losses import GradientBalancer
 from affectcodec.training.objective import Decoded, Objective
-from affectcodec.training.run_state import (
-    latest_checkpoint,
-    load_checkpoint,
-    load_warm_state,
-    save_checkpoint,
-    save_warm_state,
-)
+from affectcodec.training.resumable import Resumable
 from affectcodec.training.teachers import EmbeddingStore, WaveTeacher
 
 _DEV_STAGES = (1, 2, 4, 8)
 
 
-class Trainer:
+class Trainer(Resumable):
     """Trains a codec from a clip cache.
 
     Args:
@@ -81,6 +76,11 @@ class Trainer:
                 f"batch_size: {config.batch_size} crops cannot be shared by {self.world.size} "
                 f"processes times {config.scale.accumulate} parts (scale.accumulate)"
             )
+        if config.codec.quantizer.kind == "rvq" and self.world.size > 1:
+            raise ValueError(
+                "quantizer.kind: codebooks of 'rvq' follow the clips of one process; train that "
+                f"baseline in one process, not in {self.world.size}"
+            )
         self.loader: Loader | None = None
         self.loader_state: dict[str, Any] = {}
         self.dev = BatchSource(dev, config) if dev is not None else None
@@ -93,7 +93,7 @@ class Trainer:
             if isinstance(module, CausalConvNeXt | SnakeStack):
                 module.low_precision = config.precision == "bf16"
                 module.recompute = config.scale.recompute
-            if isinstance(module, WindowedDFT | OverlapAddSynthesis):
+            if isinstance(module, WindowedDFT):
                 module.by_fft = True
         for part in config.frozen:
             self.codec.get_submodule(part).requires_grad_(False)
@@ -183,6 +183,17 @@ class Trainer:
             figures.update({f"extra_{k}": v.detach() for k, v in extra.items()})
         return terms, figures
 
+    @functools.cached_property
+    def source(self) -> BatchSource:
+        """Any batch of prepared clips, without moving on."""
+        return BatchSource(
+            self.data.cache,
+            self.config,
+            rank=self.world.rank,
+            world=self.world.size,
+            embeddings=self.data.embeddings,
+        )
+
     def next_batch(self) -> Batch:
         """This process's share of the batch of the step."""
         if self.loader is None:
@@ -222,11 +233,10 @@ class Trainer:
         rows = len(batch.wav) // parts
         figures: dict[str, Tensor] = {}
         for part in range(parts):
-            single = parts == 1
-            piece = batch if single else batch.rows(part * rows, (part + 1) * rows)
+            piece = batch if parts == 1 else batch.rows(part * rows, (part + 1) * rows)
             found = self._part(piece, 1 / parts, last=part == parts - 1)
             for name, value in found.items():
-                figures[name] = value if single else figures.get(name, 0) + value / parts
+                figures[name] = value if parts == 1 else figures.get(name, 0) + value / parts
         loss = self.world.mean(float(figures.pop("loss")))[0]
         judged = self.adversary is not None and self.adversary.learns_at(self.step)
         norms = {"gradient_norm": self._clipped("optimizer", config.clip_norm)}
@@ -356,99 +366,11 @@ class Trainer:
 
     # -- the run --------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Checkpoint now; all processes call it."""
-        record = {
-            "seconds": self.seconds,
-            "config": self.config.to_dict(),
-            "guard": self.guard.state(),
-            "report": self.report.state(),
-        }
-        own = {"loader": self.loader_state}
-        return save_checkpoint(
-            self.folder, self.step, self.modules, self.optimizers, record, own, world=self.world
-        )
-
-    def resume(self, at_most: int | None = None) -> bool:
-        """Continue from the newest checkpoint of the run folder; False if there is none."""
-        path = latest_checkpoint(self.folder, at_most)
-        if path is None:
-            return False
-        optional = ("adversary", "adversary_optimizer", "balancer")
-        record, own = load_checkpoint(
-            path, self.modules, self.optimizers, optional, world=self.world
-        )
-        self.codec.quantizer.refold()
-        self.ema.quantizer.refold()
-        self.step, self.seconds = int(record["step"]), float(record["seconds"])
-        if "guard" in record:
-            self.guard.load(record["guard"])
-        if "report" in record:
-            self.report.load(record["report"])
-        self.loader_state = own.get("loader", {})
-        self.close()
-        return True
-
-    def roll_back(self, reason: str) -> str:
-        """Go back to the last checkpoint, past the data that went wrong; returns what was done.
-
-        Raises:
-            TrainingError: with ``reason`` if there is no checkpoint, or too many rollbacks.
-        """
-        path = latest_checkpoint(self.folder)
-        if path is None or not self.config.guard.rollbacks:
-            raise TrainingError(reason)
-        failed, guard = self.step, self.guard
-        to = int(path.name.removeprefix("step-"))
-        done = guard.roll_back(failed, to, reason)
-        state, report = guard.state(), self.report.state()
-        self.resume()
-        guard.load(state)
-        self.report.load(report)
-        return (
-            f"step {done.step}: {done.reason}. Back to step {done.to}; the batches between are "
-            f"left out and the learning rate is {guard.learning_rate:g} times what it was"
-        )
-
     def close(self) -> None:
         """End the processes that make batches."""
         if self.loader is not None:
             self.loader.close()
             self.loader = None
-
-    def start_from(self, weights: str | Path) -> list[str]:
-        """Take the codec of a pretrained folder or shipped name as the start of a new run.
-
-        What else of a run lies beside the weights (:meth:`export` with ``warm``), heads,
-        discriminators and optimizers, is taken as far as it fits.
-
-        Returns:
-            Names of what was taken besides the codec.
-
-        Raises:
-            ValueError: if its configuration is not that of this run.
-        """
-        codec = AffectCodec.from_pretrained(weights)
-        if codec.config.hash != self.config.codec.hash:
-            raise ValueError(
-                f"weights: {weights} is codec {codec.config.hash}, this run trains "
-                f"{self.config.codec.hash}; set TrainConfig.codec to that of the weights"
-            )
-        for module in (self.codec, self.ema):
-            module.load_state_dict(codec.state_dict())
-        return load_warm_state(weights, self.modules, self.optimizers)
-
-    def export(
-        self, folder: str | Path, metadata: dict[str, Any] | None = None, *, warm: bool = False
-    ) -> None:
-        """Write the averaged weights as a pretrained folder; with ``warm`` what a run that starts
-        from them would otherwise have to learn anew beside them."""
-        if not self.world.leads:
-            return
-        training = {"steps": self.step, "seconds": round(self.seconds)}
-        self.ema.save_pretrained(folder, metadata={**training, **(metadata or {})})
-        if warm:
-            save_warm_state(folder, self.modules, self.optimizers)
 
     def run(self, *, progress: bool = True) -> None:
         """Train to ``config.steps``; Ctrl-C and SIGTERM save a checkpoint and return."""
