@@ -25,7 +25,9 @@ needs_module = pytest.mark.skipif(not LOADED.available, reason=LOADED.reason or 
 @needs_module
 def test_every_operator_is_registered_for_cuda_tensors() -> None:
     for op in OPS.values():
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"affectcodec::{op.name}_cuda", "CUDA")
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(
+            f"affectcodec::{op.name}_cuda", "CUDA"
+        )
 
 
 @needs_module

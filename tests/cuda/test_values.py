@@ -92,9 +92,7 @@ def test_tokens_latents_and_saved_values_are_those_of_the_cpu(
         whole = batch * frames // 64 * rows * 64
         assert torch.equal(saved[:whole], want_saved[:whole])
         decoded = kernels.decode(tokens, weights, config, counts, channels_last, dtype)
-        assert_latents(
-            decoded, cpu("decode")(tokens, of_cpu, config, counts, channels_last, dtype)
-        )
+        assert_latents(decoded, cpu("decode")(tokens, of_cpu, config, counts, channels_last, dtype))
 
 
 def assert_latents(got: Tensor, want: Tensor) -> None:
