@@ -4,8 +4,8 @@
     python -m affectcodec.kernels.cuda_aot                      # every kernel and architecture
     python -m affectcodec.kernels.cuda_aot --write docs/gpu.md
 
-Nothing is compiled: what is read is what is shipped, ``affectcodec._cuda``, for each architecture it
-was built for. No GPU is needed. The tools that read it come with the triton package.
+Nothing is compiled: what is read is what is shipped, ``affectcodec._cuda``, for each architecture
+it was built for. No GPU is needed. The tools that read it come with the triton package.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def faults(row: Row) -> list[str]:
         # Counts of active stages, one a frame, found once a unit of frames.
         if row.kernel in ("backward_weights", "backward_cross"):
             narrow[8] = narrow.get(8, 0) - 1
-        # The way for memory that is not aligned takes the 8 elements of a thread one by one; the two
-        # aligned ways, along frames and along channels, have nothing but 16 bytes.
+        # The way for memory that is not aligned takes the 8 elements of a thread one by one; the
+        # two aligned ways, along frames and along channels, have nothing but 16 bytes.
         if row.kernel != "backward_cross":
             narrow[row.itemsize] = narrow.get(row.itemsize, 0) - 8
         if any(narrow.values()):
@@ -175,8 +175,8 @@ def traffic(row: Row) -> tuple[float, float] | None:
     """Bytes a frame that the product loops move on the aligned path, and the fewest that would do.
 
     Counted for ``encode`` and ``forward`` of the default quantizer. The fewest: the latent read
-    once, each output written once, the weights once a block of threads. Tokens and what is saved for
-    the backward come on top of both.
+    once, each output written once, the weights once a block of threads. Tokens and what is saved
+    for the backward come on top of both.
     """
     if row.kernel not in ("encode", "forward"):
         return None
