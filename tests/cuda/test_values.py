@@ -96,7 +96,7 @@ def test_tokens_latents_and_saved_values_are_those_of_the_cpu(
 
 
 def assert_latents(got: Tensor, want: Tensor) -> None:
-    """Equal in float32; of 16 bits, which tensor cores make, within one rounding, most of them equal.
+    """Equal in float32; of 16 bits, which tensor cores make, within one rounding, most equal.
 
     What float32 sums may differ by counts beside results that cancel to less than it.
     """
