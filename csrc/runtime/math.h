@@ -12,12 +12,14 @@ namespace affectcodec {
 namespace runtime {
 namespace {
 
-using cpu::choose;
-using cpu::fill;
-using cpu::fill_ints;
-using cpu::Floats;
-using cpu::Ints;
-using cpu::kLanes;
+namespace isa = cpu::AFFECTCODEC_ISA;
+
+using isa::choose;
+using isa::fill;
+using isa::fill_ints;
+using isa::Floats;
+using isa::Ints;
+using isa::kLanes;
 
 enum { kWide = kLanes / 2 };  // float64 lanes
 
@@ -39,18 +41,18 @@ struct Vector<double> {
 template <typename T>
 using VectorOf = typename Vector<T>::type;
 
-AC_INLINE Floats load_of(const float* p) { return cpu::load(p); }
+AC_INLINE Floats load_of(const float* p) { return isa::load(p); }
 AC_INLINE Doubles load_of(const double* p) {
   Doubles v;
   __builtin_memcpy(&v, p, sizeof(v));
   return v;
 }
-AC_INLINE void store_to(float* p, Floats v) { cpu::store(p, v); }
+AC_INLINE void store_to(float* p, Floats v) { isa::store(p, v); }
 AC_INLINE void store_to(double* p, Doubles v) { __builtin_memcpy(p, &v, sizeof(v)); }
 AC_INLINE Floats fill_of(float x) { return fill(x); }
 AC_INLINE Doubles fill_of(double x) { return x - Doubles{}; }
 
-AC_INLINE Floats fused(Floats a, Floats b, Floats c) { return cpu::multiply_add(a, b, c); }
+AC_INLINE Floats fused(Floats a, Floats b, Floats c) { return isa::multiply_add(a, b, c); }
 AC_INLINE Doubles fused(Doubles a, Doubles b, Doubles c) {
 #if defined(__AVX512F__)
   return (Doubles)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
@@ -88,16 +90,16 @@ AC_INLINE Floats exp_of(Floats x) {
   p = fused(p, f, fill(0.5f));
   p = fused(p * f, f, f) + fill(1.0f);
   const Ints power = __builtin_convertvector(n, Ints) << 23;
-  return cpu::from_bits(cpu::bits_of(p) + power);
+  return isa::from_bits(isa::bits_of(p) + power);
 }
 
 // log(x) to 2 ulp for normal positive x.
 AC_INLINE Floats log_of(Floats x) {
-  const Ints bits = cpu::bits_of(x);
+  const Ints bits = isa::bits_of(x);
   // Mantissa in [sqrt(1/2), sqrt(2)): 0x3f3504f3 is sqrt(1/2).
   const Ints shifted = bits - fill_ints(0x3f3504f3);
   const Ints exponent = shifted >> 23;
-  const Floats f = cpu::from_bits(bits - (exponent << 23)) - fill(1.0f);
+  const Floats f = isa::from_bits(bits - (exponent << 23)) - fill(1.0f);
   const Floats e = __builtin_convertvector(exponent, Floats);
   Floats p = fill(0.0674288198f);
   p = fused(p, f, fill(-0.117903866f));
