@@ -105,9 +105,13 @@ class BufferAnalysis(nn.Module):
 
 
 class OverlapAddSynthesis(nn.Module):
-    """Inverse of :class:`ShortTimeAnalysis` by a transposed convolution, one hop of delay."""
+    """Inverse of :class:`ShortTimeAnalysis` by a transposed convolution, one hop of delay.
+
+    ``by_fft`` as of :class:`WindowedDFT`.
+    """
 
     basis: Tensor
+    by_fft: bool = False
 
     def __init__(self, hop_length: int, window: int, hop: int) -> None:
         super().__init__()
@@ -128,8 +132,19 @@ class OverlapAddSynthesis(nn.Module):
 
         The output of frame ``t`` is the span ``[(t - 1) * hop_length, t * hop_length)``.
         """
+        if self.by_fft:
+            return self.tail(self._fast(spectrum), state)
         wav = F.conv_transpose1d(spectrum.transpose(1, 2), self.basis, stride=self.hop)
         return self.tail(wav.squeeze(1), state)
+
+    def _fast(self, spectrum: Tensor) -> Tensor:
+        window = torch.hann_window(self.window, dtype=spectrum.dtype, device=spectrum.device)
+        gain = 3 / 8 * self.window / self.hop
+        pieces = torch.fft.irfft(torch.complex(*spectrum.chunk(2, -1)), self.window)
+        spans = self.window // self.hop
+        parts = (pieces * (window / gain)).unflatten(2, (spans, self.hop))
+        shifted = [F.pad(parts[:, :, i], (0, 0, i, spans - 1 - i)) for i in range(spans)]
+        return torch.stack(shifted).sum(0).flatten(1)
 
 
 class _OverlapTail(History):

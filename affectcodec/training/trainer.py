@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.nn.snake import SnakeStack
-from affectcodec.nn.spectral import WindowedDFT
+from affectcodec.nn.spectral import OverlapAddSynthesis, WindowedDFT
 from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.breakdown import StepTimer
@@ -93,7 +93,7 @@ class Trainer(Resumable):
             if isinstance(module, CausalConvNeXt | SnakeStack):
                 module.low_precision = config.precision == "bf16"
                 module.recompute = config.scale.recompute
-            if isinstance(module, WindowedDFT):
+            if isinstance(module, WindowedDFT | OverlapAddSynthesis):
                 module.by_fft = True
         for part in config.frozen:
             self.codec.get_submodule(part).requires_grad_(False)

@@ -194,3 +194,17 @@ def test_the_fast_transform_is_the_product_with_the_basis(size: int) -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_fast_synthesis_is_the_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    module = synthesis()
+    spectrum = torch.randn(2, 12, 2 * (WINDOW // 2 + 1), requires_grad=True)
+    want = module(spectrum)
+    module.by_fft = True
+    got = module(spectrum)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(want)
+    (a,) = torch.autograd.grad((got * weight).sum(), spectrum)
+    (b,) = torch.autograd.grad((want * weight).sum(), spectrum)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
