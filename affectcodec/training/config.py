@@ -81,6 +81,35 @@ class DiscriminatorConfig:
     spectrum_channels: tuple[int, ...] = (16, 16, 32, 32)
     compression: float = 0.5
 
+    @classmethod
+    def preset(cls, name: str) -> DiscriminatorConfig:
+        """Sizes that go with a codec preset.
+
+        Args:
+            name: ``"stream"`` (0.24 million parameters, for a CPU), ``"stream-large"`` (3 million)
+                or ``"paper"`` (42 million, periods as in HiFi-GAN).
+
+        Raises:
+            ValueError: on another name.
+        """
+        if name == "stream":
+            return cls()
+        if name == "stream-large":
+            return cls(
+                period_channels=(16, 64, 128, 256, 256),
+                spectrum_sizes=(2048, 1024, 512, 256),
+                spectrum_channels=(32, 32, 64, 64),
+            )
+        if name == "paper":
+            return cls(
+                period_channels=(32, 128, 512, 1024, 1024),
+                spectrum_sizes=(2048, 1024, 512),
+                spectrum_channels=(64, 64, 128, 128, 128),
+            )
+        raise ValueError(
+            f"preset: unknown name {name!r}; there are 'stream', 'stream-large' and 'paper'"
+        )
+
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             if f.name != "compression":
