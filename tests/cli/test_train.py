@@ -142,7 +142,7 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(run, tmp_path):
 @pytest.mark.slow
 def test_a_folder_with_bad_files_trains_from_weights_and_says_what_it_left_out(run, tmp_path):
     for index in range(2):
-        make_clip(tmp_path / f"data/train/a/{index}.wav", 1.0)
+        make_clip(tmp_path / f"data/train/a/{index}.wav", 1.0 + 0.2 * index)
     (tmp_path / "data/train/a/broken.wav").write_bytes(b"RIFF not a wave")
     out = tmp_path / "run"
     pairs = zip(TINY[::2], TINY[1::2], strict=True)
