@@ -105,7 +105,7 @@ def test_a_sharded_run_learns_the_same_and_resumes_in_fewer_processes(
         plain.train_step()
     got = AffectCodec.from_pretrained(tmp_path / "w4").state_dict()
     for name, want in plain.ema.state_dict().items():
-        # Where a gradient is next to nothing its sign is rounding, and Adam makes a whole step of it.
+        # Where a gradient is next to nothing its sign is rounding; Adam makes a whole step of it.
         assert float((got[name] - want).norm()) <= 0.02 * float(want.norm()) + 1e-6, name
     later = AffectCodec.from_pretrained(tmp_path / "w6").state_dict()
     assert not same_tensors(got, later)
