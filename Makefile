@@ -43,7 +43,7 @@ $(VENV)/.torch:
 # torch comes first and alone: a plain install of the package could fetch another build of it.
 $(VENV)/.dev: $(SOURCES) | $(VENV)/.torch
 	$(PIP) install $(PIP_ARGS) -e ".[dev]"
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.bench $@
 	@$(BIN)/python -m affectcodec.info
 
 $(VENV)/.demo: $(SOURCES) | $(VENV)/.torch
