@@ -42,14 +42,15 @@ class Tile:
 # The interpreter takes the same time for a program of any size: few large programs.
 _INTERPRETER = Tile(frames=64, channels=128, warps=4, outputs=128)
 
-# op -> (frames in all up to which the row holds, tile). Few frames take small tiles, so that more
-# programs share them. The large ones keep 16 bytes a thread in every access of the inner loops and
-# at least 16 warps a multiprocessor where registers allow.
+# op -> (frames in all up to which the row holds, tile); `_half` is for latents of 16 bits. Few
+# frames take small tiles, so that more programs share them. The large ones keep 16 bytes a thread in
+# every access of the inner loops and at least 16 warps a multiprocessor where registers allow.
 _FEW, _ANY = 2048, 2**63
 _DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
     "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
     # 64 frames took 255 registers in float32 for three rates, which leaves one program a processor.
     "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4, outputs=32))),
+    "forward_half": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4, outputs=32))),
     "decode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),
     "backward_rows": ((_ANY, Tile(32, 32, 4, outputs=32)),),
     "backward_weights": ((_ANY, Tile(32, 32, 4)),),
@@ -64,7 +65,10 @@ _BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {
     },
     "sm_120": {
         "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4))),
-        "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4, outputs=32, registers=168))),
+        # Four warps spill here with stage counts, however many registers they may take. Eight spill
+        # in float32 if they are told how many, in 16 bits if they are not.
+        "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 64, 8))),
+        "forward_half": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 64, 8, registers=128))),
     },
     # 64 threads a warp: half the warps keep 16 bytes a thread.
     "gfx942": {

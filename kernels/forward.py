@@ -187,7 +187,8 @@ def forward(
     units = -(-batch * length // UNIT.value) if save else 0
     saved = torch.empty(units * plan.rows * UNIT.value, dtype=torch.float32, device=z.device)
     if tokens.numel():
-        tile = tile or tile_for("forward", batch * length, launch.architecture(z.device))
+        op = "forward" if z.dtype == torch.float32 else "forward_half"
+        tile = tile or tile_for(op, batch * length, launch.architecture(z.device))
         frames = launch.Frames(batch, length, tile.frames)
         launch.run(
             forward_kernel, frames.programs,
