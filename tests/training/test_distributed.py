@@ -152,3 +152,14 @@ def test_a_process_alone() -> None:
     for device, words in (("cuda:99", "is not there"), ("abacus", "is none")):
         with pytest.raises(ValueError, match=words):
             join(device)
+
+
+@pytest.mark.slow
+def test_compiled_networks_learn_the_same(tmp_path: Path, cache: ClipCache) -> None:
+    settings = {"precision": "fp32", "steps": 3}
+    plain = Trainer(tiny_run(**settings), cache, None, tmp_path)
+    compiled = Trainer(tiny_run(**settings, scale=ScaleConfig(compile=True)), cache, None, tmp_path)
+    for _ in range(2):
+        want, got = plain.train_step(), compiled.train_step()
+        assert got["loss"] == pytest.approx(want["loss"], rel=1e-3)
+    assert plain.codec.state_dict().keys() == compiled.codec.state_dict().keys()
