@@ -21,8 +21,6 @@ arguments=(
   --set decay_steps=50000 --set ema_decay=0.9995
   --set loss.frames=0.5 --set loss.emotion=0.1 --set loss.cycle_prosody=0.2 --set balance=true
   --set adversarial.start=5000 --set adversarial.learning_rate=2e-4
-  --set adversarial.discriminators.period_channels="[32, 128, 512, 1024, 1024]"
-  --set adversarial.discriminators.spectrum_channels="[32, 32, 64, 64]"
   --set augment.noise=0.1 --set augment.reverb=0.1
   --set loader.workers=8 --set checkpoint_every=2000 --set eval_every=2000
   --set scale.compile=true

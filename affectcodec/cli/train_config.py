@@ -22,7 +22,8 @@ def base_of(preset: str | None, weights: str | None) -> dict[str, Any]:
 
     from affectcodec import checkpoint
     from affectcodec.config import CodecConfig
-    from affectcodec.training.config import TrainConfig
+    from affectcodec.presets import PRESETS
+    from affectcodec.training.config import DiscriminatorConfig, TrainConfig
 
     config = TrainConfig()
     if weights is not None:
@@ -30,12 +31,15 @@ def base_of(preset: str | None, weights: str | None) -> dict[str, Any]:
             raise click.BadParameter(
                 "the codec is that of --weights; leave --preset out", param_hint="--preset"
             )
-        return dataclasses.replace(config, codec=checkpoint.load(weights)[0]).to_dict()
-    try:
-        codec = CodecConfig.preset(preset or "stream")
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--preset") from error
-    return dataclasses.replace(config, codec=codec).to_dict()
+        codec = checkpoint.load(weights)[0]
+    else:
+        try:
+            codec = CodecConfig.preset(preset or "stream")
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--preset") from error
+    judges = DiscriminatorConfig.preset(codec.name if codec.name in PRESETS else "stream")
+    adversarial = dataclasses.replace(config.adversarial, discriminators=judges)
+    return dataclasses.replace(config, codec=codec, adversarial=adversarial).to_dict()
 
 
 def stored_run(out: Path, resume: bool, restarted: bool = False) -> dict[str, Any] | None:

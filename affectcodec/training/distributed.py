@@ -118,7 +118,10 @@ def _init(backend: str) -> None:
     # The store of the launcher outlives the processes. Without a name for each start, restarted
     # ones find the addresses of those that are gone (seen with torch 2.13).
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        wait_for_workers=False,
     )
     dist.init_process_group(
         backend,

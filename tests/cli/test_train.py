@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from affectcodec.config import CodecConfig
 from affectcodec.training.cache import ClipCache
 from tests.cli.clips import make_clip
+from tests.training.bad_data import write_bad_corpus
 
 TINY = (
     "--set", "batch_size=2", "--set", "crop_frames=40", "--set", "checkpoint_every=1",
@@ -140,22 +142,29 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_with_bad_files_trains_from_weights_and_says_what_it_left_out(run, tmp_path):
-    for index in range(2):
-        make_clip(tmp_path / f"data/train/a/{index}.wav", 1.0 + 0.2 * index)
-    (tmp_path / "data/train/a/broken.wav").write_bytes(b"RIFF not a wave")
+def test_bad_data_does_not_stop_a_run_and_all_of_it_is_listed_at_its_end(run, tmp_path):
+    """More than thirty kinds of it, between clips that train; from weights, and on from there."""
+    make_clip(tmp_path / "data/train/a/0.wav", 1.0)
+    manifest, wants = write_bad_corpus(tmp_path / "bad")
     out = tmp_path / "run"
     pairs = zip(TINY[::2], TINY[1::2], strict=True)
     small = [text for pair in pairs if "codec" not in pair[1] for text in pair]
     done = run(
-        "train", "--folder", tmp_path / "data", "--out", out, "--weights", "stream",
+        "train", "--folder", tmp_path / "data", "--manifest", manifest,
+        "--out", out, "--weights", "stream",
         "--threads", 1, *small, "--steps", 1, "--export", tmp_path / "w", "--export-warm",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "starting from stream" in done.stderr
-    assert "2 clips used, 1 skipped" in done.stderr
     report = json.loads((out / "data.json").read_text())
-    assert report["used"] == 2 and len(report["skipped"]) == 1
+    used = [name for name, (what, _) in wants.items() if what != "skipped"]
+    assert report["used"] == len(used) + 2  # the folder's clip, and the one that is listed twice
+    assert len(report["skipped"]) >= len(wants) - len(used)
+    for name, (what, _) in wants.items():
+        if what != "used" and not name.startswith("row"):
+            item = os.path.realpath(tmp_path / "bad" / name)
+            assert item in report[what], name
+    assert f"{report['used']} clips used" in done.stderr
     warm = run(
         "train", "--folder", tmp_path / "data", "--out", tmp_path / "next",
         "--weights", tmp_path / "w", "--threads", 1, *small, "--steps", 1,

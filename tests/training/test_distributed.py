@@ -101,12 +101,15 @@ def test_a_sharded_run_learns_the_same_and_resumes_in_fewer_processes(
     torchrun(2, "sharded", cache.folder, tmp_path / "w4", tmp_path / "run", 4)
     torchrun(1, "sharded", cache.folder, tmp_path / "w6", tmp_path / "run", 6)
     plain = Trainer(tiny_run(**distributed_run.settings(steps=4)), cache, None, tmp_path / "p")
+    start = {name: p.clone() for name, p in plain.ema.named_parameters()}
     for _ in range(4):
         plain.train_step()
     got = AffectCodec.from_pretrained(tmp_path / "w4").state_dict()
-    for name, want in plain.ema.state_dict().items():
-        # Where a gradient is next to nothing its sign is rounding; Adam makes a whole step of it.
-        assert float((got[name] - want).norm()) <= 0.02 * float(want.norm()) + 1e-6, name
+    # Adam makes much of rounding where a gradient is almost 0, so weights are judged as a whole.
+    want = dict(plain.ema.named_parameters())
+    error = torch.stack([(got[name] - want[name]).norm() for name in want]).norm()
+    moved = torch.stack([(start[name] - want[name]).norm() for name in want]).norm()
+    assert error < 0.02 * moved
     later = AffectCodec.from_pretrained(tmp_path / "w6").state_dict()
     assert not same_tensors(got, later)
 
@@ -153,3 +156,14 @@ def test_a_process_alone() -> None:
     for device, words in (("cuda:99", "is not there"), ("abacus", "is none")):
         with pytest.raises(ValueError, match=words):
             join(device)
+
+
+@pytest.mark.slow
+def test_compiled_networks_learn_the_same(tmp_path: Path, cache: ClipCache) -> None:
+    settings = {"precision": "fp32", "steps": 3}
+    plain = Trainer(tiny_run(**settings), cache, None, tmp_path)
+    compiled = Trainer(tiny_run(**settings, scale=ScaleConfig(compile=True)), cache, None, tmp_path)
+    for _ in range(2):
+        want, got = plain.train_step(), compiled.train_step()
+        assert got["loss"] == pytest.approx(want["loss"], rel=1e-3)
+    assert plain.codec.state_dict().keys() == compiled.codec.state_dict().keys()
