@@ -139,6 +139,18 @@ def _probe_kernels() -> list[Status]:
     return [Status("native", "CPU kernels", True, f"instruction set: {isa}")]
 
 
+def _probe_cuda_kernels() -> list[Status]:
+    import torch  # noqa: F401 - brings the libraries that the kernels are linked to
+
+    loaded = _native.load("affectcodec._cuda")
+    if loaded.module is None:
+        fix = "install the CUDA toolkit, then: pip install --no-build-isolation --no-deps <source>"
+        if _native.native_disabled():
+            fix = "unset AFFECTCODEC_NO_NATIVE"
+        return [Status("GPU", "CUDA kernels", False, loaded.reason, fix)]
+    return [Status("GPU", "CUDA kernels", True, f"for {loaded.module.architectures()}")]
+
+
 def _probe_triton() -> list[Status]:
     why = _imports("triton")
     if why:
@@ -186,6 +198,7 @@ PROBES: tuple[tuple[str, Callable[[], list[Status]]], ...] = (
     ("GPU", _probe_triton),
     ("GPU", _probe_cuda),
     ("GPU", _probe_nvcc),
+    ("GPU", _probe_cuda_kernels),
     ("optional", _probe_optional),
 )
 

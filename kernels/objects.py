@@ -145,12 +145,21 @@ def _is_store(opcode: str) -> bool:
 
 def _read_nvidia(compiled: Any) -> Facts:
     cubin = compiled.asm["cubin"]
-    used = resources(cubin)
+    return facts_of(
+        disassemble(cubin),
+        resources(cubin),
+        shared=compiled.metadata.shared,
+        threads=32 * compiled.metadata.num_warps,
+    )
+
+
+def facts_of(sass: str, used: dict[str, int], *, shared: int, threads: int) -> Facts:
+    """Facts of one kernel from its SASS and what ``cuobjdump -res-usage`` says of it."""
     loads: Counter[int] = Counter()
     stores: Counter[int] = Counter()
     opcodes: Counter[str] = Counter()
     labels: dict[str, int] = {}
-    listing = list(instructions(disassemble(cubin)))
+    listing = list(instructions(sass))
     spans = []
     for position, opcode, operands in listing:
         if opcode == "LABEL":
@@ -185,8 +194,8 @@ def _read_nvidia(compiled: Any) -> Facts:
         registers=used["REG"],
         spills=max(used.get("LOCAL", 0), 4 * local),
         stack=used.get("STACK", 0),
-        shared=compiled.metadata.shared,
-        threads=32 * compiled.metadata.num_warps,
+        shared=shared,
+        threads=threads,
         loads=dict(loads),
         stores=dict(stores),
         tensor_core=matrix,

@@ -50,7 +50,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def build(source: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A wheel of ``source``; without the CUDA part, which takes a minute, unless asked for."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("AFFECTCODEC_")}
+    clean["AFFECTCODEC_NO_CUDA"] = "1"
     return subprocess.run(
         [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", str(source.parent / "dist")],
         cwd=source,
@@ -144,7 +146,7 @@ def test_native_wheel_works(source: Path, tmp_path: Path) -> None:
     assert "built     _C" in done.stdout
     wheel = wheel_of(source)
     record = record_of(wheel)
-    assert record["left_out"] == {}
+    assert record["left_out"] == {"_cuda": "AFFECTCODEC_NO_CUDA was set at build time"}
     assert "-ffp-contract=off" in record["toolchain"]["flags"]
     assert "-march" not in record["toolchain"]["flags"]
     wheel.extractall(tmp_path / "installed")
@@ -163,12 +165,49 @@ def test_native_wheel_works(source: Path, tmp_path: Path) -> None:
     assert str(tmp_path) in ran.stdout and "b'!'" in ran.stdout
 
 
+@needs_build_tools
+@needs_compiler
+@pytest.mark.slow
+def test_without_nvcc_the_rest_is_built_and_the_reason_said(source: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"  # a PATH with a compiler and no nvcc
+    tools.mkdir()
+    for name in ("c++", "g++", "gcc", "cc", "ld", "as", "ar", "ranlib", "nm", "sh", "ninja"):
+        found = shutil.which(name)
+        if found:
+            (tools / name).symlink_to(found)
+    done = build(source, AFFECTCODEC_NO_CUDA="0", PATH=str(tools), CUDA_HOME="", CUDA_PATH="")
+    record = record_of(wheel_of(source))
+    assert "_C" in record["built"], done.stdout[-3000:]
+    assert record["left_out"]["_cuda"].startswith("nvcc is not on PATH; install the CUDA toolkit")
+    assert "left out  _cuda: nvcc is not on PATH" in done.stdout
+
+
+@needs_build_tools
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("CUDACXX", "/absent/nvcc", "CUDACXX=/absent/nvcc is not an executable"),
+        ("CUDACXX", "/bin/false", "/bin/false does not work"),
+        ("CUDA_HOME", "/absent", "nvcc is not in /absent"),
+    ],
+)
+def test_cuda_that_is_forced_and_cannot_be_built_is_an_error(
+    source: Path, name: str, value: str, reason: str
+) -> None:
+    done = build(source, AFFECTCODEC_NO_CUDA="0", FORCE_CUDA="1", **{name: value})
+    assert done.returncode != 0
+    assert f"left out  _cuda: {reason}" in done.stdout
+    assert "a native part that was asked for was left out: _cuda" in done.stderr
+
+
 def test_every_source_file_opens_with_its_license() -> None:
     files = [
         path
         for folder in ("affectcodec", "kernels", "csrc", "tests", "benchmarks")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".h", ".cpp", ".cu", ".cuh"}
+        if path.suffix in {".py", ".h", ".cpp", ".cu", ".cuh"} and "build" not in path.parts
     ]
     assert len(files) > 10
     missing = [
