@@ -34,7 +34,10 @@ UNIT, DEPTH, THREADS = 64, 16, 128  # see csrc/cuda/arguments.h
 TYPES = {"f": ("fp32", 4), "8BFloat16": ("bf16", 2), "7Float16": ("fp16", 2),
          "i": ("int32", 4), "l": ("int64", 8)}  # fmt: skip
 PRODUCTS = ("encode", "forward", "backward_rows", "backward_weights", "backward_cross")
-_FUNCTION = re.compile(r"_ZN11affectcodec4cuda\d+(\w+?)_kernel(?:I(f|8BFloat16|7Float16|i|l)E)?")
+MATRIX = ("forward", "decode", "backward_rows")  # on tensor cores where the latent has 16 bits
+_FUNCTION = re.compile(
+    r"_ZN11affectcodec4cuda\d+(\w+?)_kernel(?:I(?:NS0_)?(f|8BFloat16|7Float16|i|l)E)?"
+)
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,10 @@ def faults(row: Row) -> list[str]:
     facts, found = row.facts, []
     if facts.spills or facts.stack:
         found.append(f"spills {facts.spills} bytes, stack {facts.stack} bytes")
-    if facts.inexact and row.dtype == "fp32":
-        found.append(f"{facts.inexact} matrix instructions that round the factors of a product")
+    meant = row.kernel in MATRIX and row.itemsize == 2
+    if bool(facts.tensor_core) != meant:
+        wanted = "some" if meant else "none: it rounds the factors of a product"
+        found.append(f"{facts.tensor_core} matrix instructions, wanted {wanted}")
     if row.kernel not in PRODUCTS:
         return found
     loops = product_loops(row)

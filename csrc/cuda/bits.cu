@@ -40,7 +40,8 @@ __global__ void __launch_bounds__(kBitThreads)
                             static_cast<uint32_t>(word[1]), static_cast<uint32_t>(word[1] >> 32)));
     } else {
       for (int i = 0; i < 16 && byte + i < size; ++i) {
-        out[byte + i] = static_cast<uint8_t>(word[i / 8] >> (i % 8 * 8));
+        // A choice, not an index: an array that is indexed lives in memory.
+        out[byte + i] = static_cast<uint8_t>((i < 8 ? word[0] : word[1]) >> (i % 8 * 8));
       }
     }
   }

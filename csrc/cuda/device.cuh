@@ -15,6 +15,15 @@
 #define AFFECTCODEC_DEVICE inline
 #endif
 
+// Bounds of a kernel that makes projections. ptxas 13.0 gives a thread 236 registers for sm_100 and
+// sm_120 where it may, so that a processor of the GPU holds two blocks only; elsewhere it stays
+// below 170 by itself, and any limit makes it spill or take more.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define AFFECTCODEC_BOUNDS(threads) __launch_bounds__(threads, 3)
+#else
+#define AFFECTCODEC_BOUNDS(threads) __launch_bounds__(threads)
+#endif
+
 namespace affectcodec {
 namespace cuda {
 

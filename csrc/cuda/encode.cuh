@@ -66,7 +66,7 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
                 a.z.frames, s.active);
     project<T>(a.z, s.at, b, a.weights + b.in_t, b.rows, false, s.stage, s.values);
     float* saved = nullptr;
-    if (kForward) {
+    if (kForward && forward->saved) {
       saved = forward->saved + (first * plan.dims + b.dim * kUnit) * plan.stages;
     }
     forward_recurrence(plan, g, a.weights, s.values, s.active, s.tokens, s.marked, saved);
@@ -85,13 +85,13 @@ AFFECTCODEC_DEVICE void encode_unit(const EncodeArguments& a, const ForwardArgum
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void AFFECTCODEC_BOUNDS(kThreads)
     encode_kernel(const __grid_constant__ EncodeArguments a) {
   encode_unit<T, false>(a, nullptr);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void AFFECTCODEC_BOUNDS(kThreads)
     forward_kernel(const __grid_constant__ ForwardArguments a) {
   encode_unit<T, true>(a.encode, &a);
 }

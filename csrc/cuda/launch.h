@@ -63,8 +63,8 @@ AFFECTCODEC_CUDA_API int affectcodec_cuda_encode(const int64_t* config, int64_t 
                                                  const affectcodec_tokens* tokens, void* stream);
 
 // Latents at `outputs` ascending rates, the last of which is all stages; all lie in memory as `out`
-// says, at the addresses `to`. `saved` has ceil(frames / 64) * stages * dims * 64 floats, for all
-// frames of the batch.
+// says, at the addresses `to`. `saved`, what backward needs, has ceil(frames / 64) * stages * dims
+// * 64 floats, for all frames of the batch, or is null.
 AFFECTCODEC_CUDA_API int affectcodec_cuda_forward(const int64_t* config, int64_t size,
                                                   const float* weights, const affectcodec_latent* z,
                                                   const affectcodec_counts* counts,

@@ -198,16 +198,21 @@ Tensor fold(const std::vector<Tensor>& params, const Ints& config) {
   return weights;
 }
 
+void check_tokens(const Tensor& t, const Plan& plan, const affectcodec_latent& like,
+                  const Tensor& z, const char* name) {
+  check_place(t, z, name);
+  check(t.dim() == 3 && t.size(0) == like.batch && t.size(1) == plan.stages &&
+            t.size(2) == like.frames && t.scalar_type() == token_type(plan),
+        name, ": wanted ", token_type(plan) == ScalarType::Long ? "int64" : "int32", " [",
+        like.batch, ", ", plan.stages, ", ", like.frames, "]");
+}
+
 void encode_out(const Tensor& z, const Tensor& weights, const Ints& config, bool channels_last,
                 Tensor out) {
   const Plan plan = read_plan(config);
   const Place place(z);
   const affectcodec_latent from = latent_of(z, plan, channels_last, "z");
-  check_place(out, z, "out");
-  check(out.dim() == 3 && out.size(0) == from.batch && out.size(1) == plan.stages &&
-            out.size(2) == from.frames && out.scalar_type() == token_type(plan),
-        "out: wanted ", token_type(plan) == ScalarType::Long ? "int64" : "int32", " [", from.batch,
-        ", ", plan.stages, ", ", from.frames, "]");
+  check_tokens(out, plan, from, z, "out");
   const affectcodec_tokens to = tokens_of(out);
   check_launch("encode",
                affectcodec_cuda_encode(config.data(), size_of(config),
@@ -222,33 +227,65 @@ Tensor encode(const Tensor& z, const Tensor& weights, const Ints& config, bool c
   return tokens;
 }
 
+// What forward and forward_out share; `latents` ascend like the rates and lie alike in memory.
+void run_forward(const Tensor& z, const Tensor& weights, const Ints& config, const Plan& plan,
+                 const std::optional<Tensor>& counts, const std::vector<int32_t>& ascending,
+                 std::vector<Tensor>& latents, bool channels_last, Tensor& tokens, float* saved) {
+  const Place place(z);
+  const affectcodec_latent from = latent_of(z, plan, channels_last, "z");
+  const affectcodec_counts counted = counts_of(counts, z, plan, from.batch, from.frames);
+  std::vector<void*> to;
+  for (Tensor& latent : latents) to.push_back(latent.mutable_data_ptr());
+  const affectcodec_latent out = latent_of(latents[0], plan, channels_last, "out");
+  const affectcodec_tokens token = tokens_of(tokens);
+  check_launch("forward", affectcodec_cuda_forward(config.data(), size_of(config),
+                                                   weights_of(weights, z, config), &from, &counted,
+                                                   &out, to.data(), ascending.data(),
+                                                   static_cast<int32_t>(ascending.size()), &token,
+                                                   saved, place.stream()));
+}
+
 std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const Tensor& weights,
                                                         const Ints& config,
                                                         const std::optional<Tensor>& counts,
                                                         const Ints& rates, bool channels_last) {
   const Plan plan = read_plan(config);
-  const Place place(z);
   const affectcodec_latent from = latent_of(z, plan, channels_last, "z");
-  const affectcodec_counts counted = counts_of(counts, z, plan, from.batch, from.frames);
   const auto ascending = rates_of(rates, plan);
   std::vector<Tensor> latents;
-  std::vector<void*> to;
   for (size_t i = 0; i < ascending.size(); ++i) {
     latents.push_back(
         make(z, latent_shape(from.batch, from.frames, plan, channels_last), z.scalar_type()));
-    to.push_back(latents.back().mutable_data_ptr());
   }
-  const affectcodec_latent out = latent_of(latents[0], plan, channels_last, "out");
   Tensor tokens = make(z, {from.batch, plan.stages, from.frames}, token_type(plan));
-  const affectcodec_tokens token = tokens_of(tokens);
   const int64_t units = (from.batch * from.frames + kUnit - 1) / kUnit;
   Tensor saved = make(z, {units * plan.stages * plan.dims * kUnit}, ScalarType::Float);
-  check_launch("forward",
-               affectcodec_cuda_forward(
-                   config.data(), size_of(config), weights_of(weights, z, config), &from, &counted,
-                   &out, to.data(), ascending.data(), static_cast<int32_t>(ascending.size()),
-                   &token, static_cast<float*>(saved.mutable_data_ptr()), place.stream()));
+  run_forward(z, weights, config, plan, counts, ascending, latents, channels_last, tokens,
+              static_cast<float*>(saved.mutable_data_ptr()));
   return {std::move(latents), std::move(tokens), std::move(saved)};
+}
+
+void forward_out(const Tensor& z, const Tensor& weights, const Ints& config,
+                 const std::optional<Tensor>& counts, const Ints& rates, bool channels_last,
+                 std::vector<Tensor> latents, Tensor tokens) {
+  const Plan plan = read_plan(config);
+  const affectcodec_latent from = latent_of(z, plan, channels_last, "z");
+  const auto ascending = rates_of(rates, plan);
+  check(latents.size() == ascending.size(), "out: wanted ", ascending.size(), " latents, got ",
+        latents.size());
+  affectcodec_latent first{};
+  for (size_t i = 0; i < latents.size(); ++i) {
+    check_place(latents[i], z, "out");
+    const affectcodec_latent own = latent_of(latents[i], plan, channels_last, "out");
+    if (i == 0) first = own;
+    check(own.type == from.type && own.batch == from.batch && own.frames == from.frames,
+          "out: wanted latents of the shape and dtype of z");
+    check(own.stride_b == first.stride_b && own.stride_t == first.stride_t &&
+              own.stride_d == first.stride_d,
+          "out: wanted latents of the same strides");
+  }
+  check_tokens(tokens, plan, from, z, "tokens");
+  run_forward(z, weights, config, plan, counts, ascending, latents, channels_last, tokens, nullptr);
 }
 
 std::tuple<Tensor, std::vector<Tensor>> backward(
@@ -376,6 +413,7 @@ STABLE_TORCH_LIBRARY_IMPL(affectcodec, CUDA, m) {
   m.impl("encode_cuda", TORCH_BOX(&encode));
   m.impl("encode_out_cuda", TORCH_BOX(&encode_out));
   m.impl("forward_cuda", TORCH_BOX(&forward));
+  m.impl("forward_out_cuda", TORCH_BOX(&forward_out));
   m.impl("backward_cuda", TORCH_BOX(&backward));
   m.impl("decode_cuda", TORCH_BOX(&decode));
   m.impl("decode_out_cuda", TORCH_BOX(&decode_out));

@@ -233,16 +233,37 @@ class Kernels:
         tokens = torch.full((batch, shape.num_stages, frames), 77, dtype=shape.token_dtype)
         units = -(-batch * frames // UNIT)
         saved = torch.full((units * shape.num_stages * shape.code_dim * UNIT,), float("nan"))
-        ascending = [*rates, shape.num_stages]
+        self._forward(z, weights, config, counts, rates, channels_last, latents, tokens, saved)
+        return latents, tokens, saved
+
+    def forward_out(
+        self, z: Tensor, weights: Tensor, config: Sequence[int], counts: Tensor | None,
+        rates: Sequence[int], channels_last: bool, out: Sequence[Tensor], tokens: Tensor,
+    ) -> None:  # fmt: skip
+        shape = Shape.of(config)
+        for latent in out:
+            if latent.shape != z.shape or latent.dtype != z.dtype:
+                raise RuntimeError("out: wanted latents of the shape and dtype of z")
+            if latent.stride() != out[0].stride():
+                raise RuntimeError("out: wanted latents of the same strides")
+        if tokens.dtype != shape.token_dtype:
+            raise RuntimeError(f"tokens: wanted {str(shape.token_dtype).removeprefix('torch.')}")
+        self._forward(z, weights, config, counts, rates, channels_last, out, tokens, None)
+
+    def _forward(
+        self, z: Tensor, weights: Tensor, config: Sequence[int], counts: Tensor | None,
+        rates: Sequence[int], channels_last: bool, latents: Sequence[Tensor], tokens: Tensor,
+        saved: Tensor | None,
+    ) -> None:  # fmt: skip
+        ascending = [*rates, Shape.of(config).num_stages]
         source, target = _latent_of(z, channels_last), _latent_of(latents[0], channels_last)
         to, counted = _tokens_of(tokens), _counts_of(counts)
         self._call(
             "forward", *self._config(config), self._pointer(weights), ctypes.byref(source),
             ctypes.byref(counted), ctypes.byref(target), self._pointers(latents),
             (c_int32 * len(ascending))(*ascending), c_int32(len(ascending)), ctypes.byref(to),
-            self._pointer(saved),
+            c_void_p(None if saved is None else saved.data_ptr()),
         )  # fmt: skip
-        return latents, tokens, saved
 
     def backward(
         self, grads: Sequence[Tensor], present: Sequence[int], z: Tensor, saved: Tensor,
@@ -317,8 +338,8 @@ class Kernels:
 
 
 OPERATORS = (
-    "fold", "encode", "encode_out", "forward", "backward", "decode", "decode_out", "pack_bits",
-    "unpack_bits",
+    "fold", "encode", "encode_out", "forward", "forward_out", "backward", "decode", "decode_out",
+    "pack_bits", "unpack_bits",
 )  # fmt: skip
 
 

@@ -18,12 +18,6 @@ pytestmark = [
     pytest.mark.skipif(shim.COMPILER is None, reason="needs g++ or clang++"),
 ]
 
-# The larger cases run in the optimised build alone; every kernel and every path of it is here.
-LEFT_OUT = (
-    "half_precision", "whatever_stands_beside", "fresh_memory", "bitwise_alike",
-    "tokens_are_those_of_the_specification", "and default", "and many",
-)  # fmt: skip
-
 
 def run(variant: str, order: str) -> subprocess.CompletedProcess[str]:
     environment = {
@@ -40,7 +34,6 @@ def run(variant: str, order: str) -> subprocess.CompletedProcess[str]:
         [
             sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
             "-o", "timeout=600", "tests/cuda/test_kernels.py", "tests/cuda/test_values.py",
-            "-m", "sanitized",
         ],
         cwd=shim.ROOT, env=environment, capture_output=True, text=True, timeout=1100,
     )  # fmt: skip
