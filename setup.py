@@ -101,6 +101,12 @@ PARTS = (
         python_module_requirements,
     ),
     Part("_cpu", "AFFECTCODEC_BUILD_CPU", "quantizer kernels for the CPU", torch_requirements),
+    Part(
+        "_runtime",
+        "AFFECTCODEC_BUILD_RUNTIME",
+        "live encoder and decoder",
+        python_module_requirements,
+    ),
 )
 
 

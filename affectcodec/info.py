@@ -139,6 +139,23 @@ def _probe_kernels() -> list[Status]:
     return [Status("native", "CPU kernels", True, f"instruction set: {isa}")]
 
 
+def _probe_runtime() -> list[Status]:
+    loaded = _native.load("affectcodec._runtime")
+    if loaded.module is None:
+        fix = (
+            "install a C++17 compiler, then: pip install --force-reinstall --no-deps <source tree>"
+        )
+        if _native.native_disabled():
+            fix = "unset AFFECTCODEC_NO_NATIVE"
+        why = f"{loaded.reason}; live coding runs in plain PyTorch"
+        return [Status("native", "live runtime", False, why, fix)]
+    try:
+        isa = loaded.module.isa()
+    except RuntimeError as error:
+        return [Status("native", "live runtime", False, str(error), "unset AFFECTCODEC_CPU_ISA")]
+    return [Status("native", "live runtime", True, f"instruction set: {isa}")]
+
+
 def _probe_triton() -> list[Status]:
     why = _imports("triton")
     if why:
@@ -183,6 +200,7 @@ def _probe_optional() -> list[Status]:
 PROBES: tuple[tuple[str, Callable[[], list[Status]]], ...] = (
     ("native", _probe_native),
     ("native", _probe_kernels),
+    ("native", _probe_runtime),
     ("GPU", _probe_triton),
     ("GPU", _probe_cuda),
     ("GPU", _probe_nvcc),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``affectcodec encode | decode | info | tokenize | train | evaluate``.
+"""The command line: ``affectcodec COMMAND``; ``affectcodec --help`` lists the commands.
 
 One file a command. To add one, write its file and add it below. torch is imported inside the
 commands that compute, so that ``--help`` and ``info`` answer at once.
@@ -14,7 +14,10 @@ from affectcodec.cli.decode import decode
 from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
 from affectcodec.cli.evaluate import evaluate
+from affectcodec.cli.export import export
 from affectcodec.cli.info import info
+from affectcodec.cli.serve import serve
+from affectcodec.cli.stream import stream
 from affectcodec.cli.tokenize import tokenize
 from affectcodec.cli.train import train
 
@@ -51,5 +54,5 @@ def main() -> None:
     """
 
 
-for _command in (encode, decode, info, tokenize, train, evaluate):
+for _command in (encode, decode, info, stream, serve, tokenize, train, evaluate, export):
     main.add_command(_command)

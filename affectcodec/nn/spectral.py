@@ -19,13 +19,13 @@ from affectcodec.nn.causal import History, StreamState
 POWER_FLOOR = 1e-8  # power of 16-bit rounding noise in a 480-sample Hann window
 
 
-def dft_basis(size: int) -> Tensor:
+def dft_basis(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Real DFT of a windowed frame as ``[size, 2 * bins]``: Hann window, cosines, then sines."""
     n = torch.arange(size, dtype=torch.float64)
     k = torch.arange(size // 2 + 1, dtype=torch.float64)
     phase = 2 * math.pi * torch.outer(n, k) / size
     window = torch.hann_window(size, dtype=torch.float64)[:, None]
-    return torch.cat([window * torch.cos(phase), -window * torch.sin(phase)], 1).float()
+    return torch.cat([window * torch.cos(phase), -window * torch.sin(phase)], 1).to(dtype)
 
 
 def inverse_dft_basis(size: int) -> Tensor:
