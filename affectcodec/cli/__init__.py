@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: one file a command.
+"""The command line: ``affectcodec COMMAND``; ``affectcodec --help`` lists the commands.
 
 To add one, write its file and add it below. torch is imported inside the
 commands that compute, so that ``--help`` and ``info`` answer at once.
@@ -14,8 +14,11 @@ from affectcodec.cli.decode import decode
 from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
 from affectcodec.cli.evaluate import evaluate
+from affectcodec.cli.export import export
 from affectcodec.cli.info import info
 from affectcodec.cli.probe import probe
+from affectcodec.cli.serve import serve
+from affectcodec.cli.stream import stream
 from affectcodec.cli.tokenize import tokenize
 from affectcodec.cli.train import train
 
@@ -52,5 +55,7 @@ def main() -> None:
     """
 
 
-for _command in (encode, decode, info, tokenize, train, evaluate, probe):
+for _command in (
+    encode, decode, info, stream, serve, tokenize, train, evaluate, probe, export,
+):  # fmt: skip
     main.add_command(_command)

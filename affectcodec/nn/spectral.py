@@ -19,13 +19,13 @@ from affectcodec.nn.causal import History, StreamState
 POWER_FLOOR = 1e-8  # power of 16-bit rounding noise in a 480-sample Hann window
 
 
-def dft_basis(size: int) -> Tensor:
+def dft_basis(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Real DFT of a windowed frame as ``[size, 2 * bins]``: Hann window, cosines, then sines."""
     n = torch.arange(size, dtype=torch.float64)
     k = torch.arange(size // 2 + 1, dtype=torch.float64)
     phase = 2 * math.pi * torch.outer(n, k) / size
     window = torch.hann_window(size, dtype=torch.float64)[:, None]
-    return torch.cat([window * torch.cos(phase), -window * torch.sin(phase)], 1).float()
+    return torch.cat([window * torch.cos(phase), -window * torch.sin(phase)], 1).to(dtype)
 
 
 def inverse_dft_basis(size: int) -> Tensor:
@@ -45,36 +45,26 @@ def inverse_dft_basis(size: int) -> Tensor:
 class WindowedDFT(nn.Module):
     """Hann-windowed real DFT of frames, ``[..., size] -> [..., 2 * bins]``: real, imaginary parts.
 
-    Args:
-        size: samples of a frame.
-        exact: compute in float64, by a fast transform, and give float64. For what is followed by a
-            logarithm: in float32 the error of a loud bin is all there is in a quiet one beside it,
-            and the latent moved by 2e-4 with the order of summation; in float64 by 7e-6. It takes
-            a quarter of the time of the product in float32.
+    In float64, which it gives. Logarithms follow: in float32 the error of a loud bin is all there
+    is in a quiet one beside it, and the latent moved by 2e-4 with the order of summation; in
+    float64 by 7e-6. A fast transform in float64 takes a quarter of the time of a product in
+    float32.
 
-    ``by_fft`` computes a fast transform in float32: the same numbers up to float rounding, for
+    ``by_fft`` computes it in the precision of the frames: the same up to float rounding, for
     training, where nothing streams or is exported.
     """
 
-    basis: Tensor
     window: Tensor
     by_fft: bool = False
 
-    def __init__(self, size: int, exact: bool = False) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.exact = exact
-        if not exact:
-            self.register_buffer("basis", dft_basis(size), persistent=False)
         window = torch.hann_window(size, dtype=torch.float64)
         self.register_buffer("window", window, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        if self.exact and not self.by_fft:
-            spectrum = torch.fft.rfft(frames.double() * self.window.double())
-        elif not self.by_fft:
-            return torch.matmul(frames, self.basis)
-        else:
-            spectrum = torch.fft.rfft(frames * self.window.to(frames.dtype))
+        precision = frames.dtype if self.by_fft else torch.float64
+        spectrum = torch.fft.rfft(frames.to(precision) * self.window.to(precision))
         return torch.cat([spectrum.real, spectrum.imag], -1)
 
 
@@ -91,7 +81,7 @@ class ShortTimeAnalysis(nn.Module):
         self.bins = window // 2 + 1
         self.per_frame = hop_length // hop
         self.history = History(hop_length)
-        self.dft = WindowedDFT(window, exact=True)
+        self.dft = WindowedDFT(window)
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary)."""
@@ -195,7 +185,7 @@ class PitchFeatures(nn.Module):
         super().__init__()
         self.hop_length, self.window = hop_length, window
         self.history = History(window - hop_length)
-        self.dft = WindowedDFT(window, exact=True)
+        self.dft = WindowedDFT(window)
         self.lags = list(range(int(sample_rate / f0_max), int(sample_rate / f0_min) + 2))
         lags = torch.tensor([0, *self.lags], dtype=torch.float64)
         k = torch.arange(window // 2 + 1, dtype=torch.float64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from affectcodec.bitstream.header import BlockLayout, StreamHeader
 from affectcodec.bitstream.packet import Packet, parse_packet
-from affectcodec.streaming.concealment import Concealment, LatentHistory
+from affectcodec.streaming.concealment import QUIET_DB, Concealment, LatentHistory
 from affectcodec.streaming.encoder import Frames
 from affectcodec.streaming.engine import (
     DecoderEngine,
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # A jump of the frame index beyond this is no burst of losses but a new place in the stream.
 MAX_GAP_FRAMES = 50
+
+_QUIET_POWER = 10 ** (QUIET_DB / 10)
 
 
 @dataclass
@@ -105,16 +107,17 @@ class StreamingDecoder:
 
     # -- packets --------------------------------------------------------------------------------
 
-    def push(self, packet: bytes | None, slot: int = 0) -> Floats:
+    def push(self, packet: bytes | Packet | None, slot: int = 0) -> Floats:
         """Audio of one packet; see :meth:`push_many`."""
         return self.push_many({slot: packet})[slot]
 
-    def push_many(self, packets: Mapping[int, bytes | None]) -> dict[int, Floats]:
+    def push_many(self, packets: Mapping[int, bytes | Packet | None]) -> dict[int, Floats]:
         """Advance some streams in one step.
 
         Args:
-            packets: for each slot an ``.afc`` packet, or None where the packet of this moment did
-                not come. A packet may have lost acoustic stages on its way (``truncate_packet``).
+            packets: for each slot an ``.afc`` packet, as bytes or as an ``AfcReader`` gives it, or
+                None where the packet of this moment did not come. A packet may have lost acoustic
+                stages on its way (``truncate_packet``).
 
         Returns:
             audio float32 ``[N]`` of each slot. A packet that leaves out frames also gives those,
@@ -127,7 +130,10 @@ class StreamingDecoder:
         parsed: dict[int, Packet | None] = {}
         for slot, packet in packets.items():
             self._check_slot(slot)
-            parsed[slot] = None if packet is None else parse_packet(packet, self.header)
+            if packet is None or isinstance(packet, Packet):
+                parsed[slot] = packet
+            else:
+                parsed[slot] = parse_packet(packet, self.header)
         jobs = {slot: self._plan(slot, found) for slot, found in parsed.items()}
         return self._decode(jobs)
 
@@ -190,6 +196,8 @@ class StreamingDecoder:
             "counters": vars(stream.counters),
             "lost": stream.history.lost,
             "filled": stream.history.filled,
+            "gain": stream.history.gain,
+            "quiet": stream.history.quiet,
         }
         return pack_state(header, {**arrays, "latents": stream.history.latents})
 
@@ -216,13 +224,17 @@ class StreamingDecoder:
                 and all(type(n) is int and 0 <= n < 2**48 for n in numbers)
                 and 1 <= frames <= 4096
                 and header["filled"] <= len(own)
+                and isinstance(header["gain"], float)
+                and 0 <= header["gain"] <= 1
+                and isinstance(header["quiet"], bool)
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StateError(f"state: {error}") from error
         if not sound:
             raise StateError("state: the history of latents does not fit this codec")
         stream.history.latents[:] = latents
-        stream.history.lost, stream.history.filled = header["lost"], header["filled"]
+        for name in ("lost", "filled", "gain", "quiet"):
+            setattr(stream.history, name, header[name])
         stream.next_index, stream.packet_frames, stream.counters = index, frames, counters
         self.engine.load_state(slot, {k.removeprefix("engine."): v for k, v in arrays.items()})
         self._streams[slot] = stream
@@ -266,6 +278,11 @@ class StreamingDecoder:
             counters.concealed += lost
             return lost, codes, stages
         expected = packet.start if stream.next_index is None else stream.next_index
+        if packet.status == "lost":  # a reader's word for frames that are missing
+            lost = min(max(0, packet.end - expected), MAX_GAP_FRAMES)
+            stream.next_index = max(expected, packet.end)
+            counters.concealed += lost
+            return lost, codes, stages
         late = max(0, expected - packet.start)
         if late >= packet.frames:
             counters.dropped += packet.frames
@@ -292,22 +309,43 @@ class StreamingDecoder:
         tokens = np.concatenate([jobs[slot][1] for slot in busy])
         stages = np.concatenate([jobs[slot][2] for slot in busy])
         known = self.engine.dequantize(tokens, stages) if len(tokens) else None
-        parts, counts, at = [], [], 0
+        parts: list[Floats] = []
+        gains: list[list[float]] = []
+        at = 0
         for slot in busy:
             lost, codes, _ = jobs[slot]
             history = self._streams[slot].history
-            for _ in range(lost):
-                parts.append(self.concealment.next(history)[None])
+            filled = [self.concealment.next(history) for _ in range(lost)]
+            parts += [latent[None] for latent, _ in filled]
             if len(codes):
                 assert known is not None
-                rows = known[at : at + len(codes)]
+                parts.append(known[at : at + len(codes)])
+                history.append(parts[-1])
                 at += len(codes)
-                history.append(rows)
-                parts.append(rows)
-            counts.append(lost + len(codes))
+            gains.append([gain for _, gain in filled] + [1.0] * len(codes))
+        counts = [len(part) for part in gains]
         audio = self.engine.synthesize([int(s) for s in busy], counts, np.concatenate(parts))
         at = 0
-        for slot, count in zip(busy, counts, strict=True):
-            out[slot] = audio[at : at + count].reshape(-1)
+        for slot, count, own in zip(busy, counts, gains, strict=True):
+            history = self._streams[slot].history
+            rows = _levelled(audio[at : at + count], own, history.gain)
+            history.gain = own[-1]
+            power = float(np.mean(np.square(rows[-1], dtype=np.float64)))
+            # What is concealed says nothing about the sound it stands for.
+            if not history.lost:
+                history.quiet = power < _QUIET_POWER
+            out[slot] = rows.reshape(-1)
             at += count
         return out
+
+
+def _levelled(rows: Floats, gains: list[float], before: float) -> Floats:
+    """Hops ``[T, hop]`` with the gain of each, which moves linearly from the one before."""
+    if before == 1.0 and all(gain == 1.0 for gain in gains):
+        return rows  # bitwise what the engine made
+    ramp = np.arange(1, rows.shape[1] + 1, dtype=np.float32) / rows.shape[1]
+    out = rows.copy()
+    for row, gain in zip(out, gains, strict=True):
+        row *= np.float32(before) + np.float32(gain - before) * ramp
+        before = gain
+    return out

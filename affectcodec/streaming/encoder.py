@@ -21,6 +21,7 @@ from affectcodec.streaming.engine import (
     check_slots,
     make_encoder,
 )
+from affectcodec.streaming.rate import Counts, RateController, SilenceDetector
 from affectcodec.streaming.state import StateError, pack_state, unpack_state
 
 if TYPE_CHECKING:
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
 MAX_SAMPLE = 2.0**20
 
 
+# While a stream is silent, one packet in so many frames keeps the background noise up to date.
+SILENCE_INTERVAL = 8
+
+
 class Frames(NamedTuple):
     """Encoded frames: ``codes [T, K]`` composite tokens, ``stages [T, G]`` how many of them count
-    for each block, ``start`` the index of the first one."""
+    for each block (none at all in a frame of silence that need not be sent), ``start`` the index of
+    the first one."""
 
     codes: Ints
     stages: Ints
@@ -47,6 +53,8 @@ class _Stream:
     rest: Floats
     stages: tuple[int, ...]
     index: int = 0
+    controller: RateController | None = None
+    silence: SilenceDetector | None = None
     pending: list[tuple[Ints, tuple[int, ...]]] = field(default_factory=list)
 
 
@@ -61,6 +69,7 @@ class StreamingEncoder:
         slots: streams the object can hold.
         stages, kbps: rate at the start of every stream, as ``AffectCodec.encode`` takes them.
         frames_per_packet: frames gathered into a packet; each one more adds 20 ms of latency.
+        dtx: discontinuous transmission: of silence only one packet in eight frames is made.
         engine: ``"native"``, ``"torch"``, or ``"auto"`` for the fastest there is.
         threads: threads of the native engine.
 
@@ -77,6 +86,7 @@ class StreamingEncoder:
         stages: StageSpec = None,
         kbps: float | None = None,
         frames_per_packet: int = 1,
+        dtx: bool = False,
         engine: str = "auto",
         threads: int = 1,
     ) -> None:
@@ -87,6 +97,7 @@ class StreamingEncoder:
         self.config = config
         self.slots = slots
         self.frames_per_packet = frames_per_packet
+        self.dtx = dtx
         self.header = StreamHeader(
             config_hash=codec.fingerprint,
             sample_rate=config.sample_rate,
@@ -129,6 +140,16 @@ class StreamingEncoder:
         """
         self._check_slot(slot)
         self._streams[slot].stages = self._resolve(stages, kbps)
+        self._streams[slot].controller = None
+
+    def follow_rate(self, controller: RateController | None, *, slot: int = 0) -> None:
+        """Let a controller choose the stage counts of each packet of a stream; None to stop that.
+
+        It is asked once a packet, so each stream needs one of its own. :meth:`reset` keeps it,
+        a saved state does not hold it.
+        """
+        self._check_slot(slot)
+        self._streams[slot].controller = controller
 
     # -- audio ----------------------------------------------------------------------------------
 
@@ -187,9 +208,9 @@ class StreamingEncoder:
     def reset(self, slot: int = 0) -> None:
         """Put a slot at the start of a stream; what it had waiting is dropped, its rate stays."""
         self._check_slot(slot)
-        stages = self._streams[slot].stages
+        old = self._streams[slot]
         self._streams[slot] = self._fresh()
-        self._streams[slot].stages = stages
+        self._streams[slot].stages, self._streams[slot].controller = old.stages, old.controller
         self.engine.reset(slot)
 
     # -- state ----------------------------------------------------------------------------------
@@ -207,6 +228,9 @@ class StreamingEncoder:
             "index": stream.index,
             "stages": list(stream.stages),
             "pending": [list(stages) for _, stages in stream.pending],
+            "silence": None
+            if stream.silence is None
+            else [stream.silence.floor_db, stream.silence.quiet],
         }
         return pack_state(header, {**arrays, "rest": stream.rest, "pending": waiting})
 
@@ -230,6 +254,7 @@ class StreamingEncoder:
             "codec": self.header.config_hash,
             "config": self.config.hash,
             "frames_per_packet": self.frames_per_packet,
+            "dtx": self.dtx,
         }
 
     def _read_stream(self, header: dict[str, Any], rest: Any, waiting: Any) -> _Stream:
@@ -255,17 +280,23 @@ class StreamingEncoder:
                 and (not waiting.size or 0 <= waiting.min() <= waiting.max())
                 and (not waiting.size or waiting.max() < quantizer.codebook_size)
             )
+            silence = self._fresh().silence
+            if silence is not None:
+                floor, quiet = header["silence"]
+                sound = sound and -100 <= float(floor) <= 100 and 0 <= int(quiet) < 2**48
+                silence.floor_db, silence.quiet = float(floor), int(quiet)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"state: {error}") from error
         if not sound:
             raise StateError("state: what waits to be coded does not fit this codec")
         pending = list(zip(waiting, resolved[1:], strict=True))
-        return _Stream(rest.copy(), resolved[0], index, pending)
+        return _Stream(rest.copy(), resolved[0], index, None, silence, pending)
 
     # -- inside ---------------------------------------------------------------------------------
 
     def _fresh(self) -> _Stream:
-        return _Stream(np.zeros(0, np.float32), self._stages)
+        silence = SilenceDetector() if self.dtx else None
+        return _Stream(np.zeros(0, np.float32), self._stages, silence=silence)
 
     def _check_slot(self, slot: int) -> None:
         # NumPy integers are welcome, True is not a slot.
@@ -317,13 +348,27 @@ class StreamingEncoder:
             return out
         codes = self.engine.encode(slots, counts, np.concatenate(parts))
         at = 0
-        for slot, count in zip(slots, counts, strict=True):
+        for slot, count, frames in zip(slots, counts, parts, strict=True):
             stream = self._streams[slot]
-            stages = np.tile(np.array(stream.stages, np.int64), (count, 1))
-            out[slot] = Frames(codes[at : at + count], stages, stream.index)
-            stream.index += count
+            stages = np.array([self._next_stages(stream, frame) for frame in frames], np.int64)
+            out[slot] = Frames(codes[at : at + count], stages, stream.index - count)
             at += count
         return out
+
+    def _next_stages(self, stream: _Stream, frame: Floats) -> Counts:
+        """Stage counts of the next frame of a stream; none where it is not sent."""
+        start = stream.index
+        first = start % self.frames_per_packet == 0
+        stream.index += 1
+        if stream.silence is not None and stream.silence.silent(frame):
+            place = (stream.silence.quiet - stream.silence.hang_frames - 1) % SILENCE_INTERVAL
+            if place:
+                if stream.controller is not None and first:
+                    stream.controller.skip()
+                return (0,) * len(stream.stages)
+        if stream.controller is not None and first:
+            stream.stages = stream.controller.next(start)
+        return stream.stages
 
     def _packets(self, slot: int, frames: Frames, last: bool = False) -> list[bytes]:
         stream = self._streams[slot]
@@ -340,7 +385,8 @@ class StreamingEncoder:
                 break
             size = min(alike, self.frames_per_packet)
             run, stream.pending = stream.pending[:size], stream.pending[size:]
-            packets.append(self._serialize([codes for codes, _ in run], run[0][1], start))
+            if any(run[0][1]):
+                packets.append(self._serialize([codes for codes, _ in run], run[0][1], start))
             start += size
         return packets
 
