@@ -71,7 +71,7 @@ def export_codec(codec: AffectCodec, folder: str | Path) -> dict[str, Path]:
         state = [value.repeat(2, *[1] * (value.ndim - 1)) for value in step.template.values()]
         batch = torch.export.Dim("batch", min=1, max=4096)
         dynamic: Any = ({0: batch}, *({0: batch} for _ in state))
-        with exportable(), torch.no_grad():
+        with exportable(codec), torch.no_grad():
             program = torch.onnx.export(
                 step,
                 (x, *state),

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affectcodec.codec import AffectCodec
+from affectcodec.nn import causal
 from affectcodec.nn.causal import StreamState
 from affectcodec.nn.spectral import WindowedDFT, dft_basis
 
@@ -109,23 +111,43 @@ def _horner(coefficients: tuple[float, ...], s: Tensor) -> Tensor:
 
 def _dft_by_product(self: WindowedDFT, frames: Tensor) -> Tensor:
     """The transform as a product: a graph of plain operators, in the same float64."""
-    if not self.exact:
-        return torch.matmul(frames, self.basis)
-    return torch.matmul(frames.double(), _wide_basis(frames.shape[-1]))
+    return torch.matmul(frames.double(), self.get_buffer(_BASIS))
 
 
-def _wide_basis(size: int) -> Tensor:
-    return dft_basis(size, torch.float64)
+def _exact_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm of float64 in its own precision: the operator of ONNX computes in float32."""
+    if x.dtype != torch.float64:
+        return _norm(layer, x)
+    centred = x - x.mean(-1, keepdim=True)
+    scaled = centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + layer.eps)
+    return scaled * layer.weight.double() + layer.bias.double()
+
+
+_BASIS = "wide_basis"
+_norm = causal.layer_norm
 
 
 @contextmanager
-def exportable() -> Iterator[None]:
+def exportable(codec: AffectCodec) -> Iterator[None]:
     """Operators in a form that ONNX and ONNX Runtime have, while a graph is traced."""
+    transforms = [m for m in codec.modules() if isinstance(m, WindowedDFT)]
     forward = WindowedDFT.forward
+    # mypy knows no way to replace a function but this one.
+    places: list[tuple[Any, str, Any, Any]] = [
+        (WindowedDFT, "forward", _dft_by_product, forward),
+        (F, "gelu", _exact_gelu, _gelu),
+        (causal, "layer_norm", _exact_norm, _norm),
+    ]
     try:
-        setattr(WindowedDFT, "forward", _dft_by_product)  # noqa: B010 - mypy knows no other way
-        setattr(F, "gelu", _exact_gelu)  # noqa: B010
+        for module in transforms:
+            # A constant: made inside the graph, its window would be float32.
+            basis = dft_basis(len(module.window), torch.float64)
+            module.register_buffer(_BASIS, basis, persistent=False)
+        for place, name, new, _ in places:
+            setattr(place, name, new)
         yield
     finally:
-        setattr(WindowedDFT, "forward", forward)  # noqa: B010
-        setattr(F, "gelu", _gelu)  # noqa: B010
+        for place, name, _, old in places:
+            setattr(place, name, old)
+        for module in transforms:
+            delattr(module, _BASIS)

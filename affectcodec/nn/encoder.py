@@ -85,7 +85,7 @@ class StreamEncoder(nn.Module):
         shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
         per_frame = self.analysis.per_frame
         frames = shape.shape[1] // per_frame
-        acoustic = torch.cat([shape, level], -1).reshape(len(wav), frames, -1)
+        acoustic = torch.cat([shape, level], -1).reshape(wav.shape[0], frames, -1)
         bands = emotion_bands(shape, level, per_frame)
         return acoustic, torch.cat([bands, self.pitch(wav, state)], -1)
 
