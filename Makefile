@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
-CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/csrc/*.h tests/csrc/*.cpp)
+CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/*/*.h tests/*/*.cpp)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help setup test test-fast sanitize lint types format demo info bench clean
@@ -41,9 +41,11 @@ $(VENV)/.torch:
 	@touch $@
 
 # torch comes first and alone: a plain install of the package could fetch another build of it.
+# Of resemblyzer only the weights are used; what it asks for does not build everywhere.
 $(VENV)/.dev: $(SOURCES) | $(VENV)/.torch
 	$(PIP) install $(PIP_ARGS) -e ".[dev]"
-	@touch $(VENV)/.demo $@
+	$(PIP) install $(PIP_ARGS) --no-deps resemblyzer
+	@touch $(VENV)/.demo $(VENV)/.bench $@
 	@$(BIN)/python -m affectcodec.info
 
 $(VENV)/.demo: $(SOURCES) | $(VENV)/.torch

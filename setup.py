@@ -6,7 +6,11 @@ cannot build is left out with its reason, and the same reason is shown by
 ``python -m affectcodec.info``. Environment:
 
     AFFECTCODEC_NO_NATIVE=1        build nothing native
-    AFFECTCODEC_REQUIRE_NATIVE=1   fail where a part cannot be built
+    AFFECTCODEC_REQUIRE_NATIVE=1   fail where a part cannot be built, the CUDA part excepted
+    AFFECTCODEC_NO_CUDA=1          leave out the CUDA part; it is built wherever nvcc is
+    FORCE_CUDA=1                   fail where the CUDA part cannot be built
+    TORCH_CUDA_ARCH_LIST           what the CUDA part is compiled for, such as "8.0;9.0+PTX"
+    CUDACXX, CUDA_HOME             nvcc, or the toolkit it lies in; otherwise nvcc on PATH
     CXX, CXXFLAGS                  compiler and its flags, as CMake reads them
 """
 
@@ -38,13 +42,20 @@ class LeftOut(Exception):
 class Part:
     """One native part: CMake target and install component ``name``, switched by ``option``.
 
-    ``requirements`` returns the CMake arguments the part needs, or raises :class:`LeftOut`.
+    ``requirements`` returns the CMake arguments the part needs, or raises :class:`LeftOut`. Parts
+    of one ``tree`` are configured together: what may fail to configure has a tree of its own.
     """
 
     name: str
     option: str
     purpose: str
     requirements: Callable[[], list[str]]
+    tree: str = "cmake"
+
+    @property
+    def required(self) -> bool:
+        """Whether the build must fail where this part is left out."""
+        return is_set("FORCE_CUDA" if self.tree == "cuda" else "AFFECTCODEC_REQUIRE_NATIVE")
 
 
 def python_module_requirements() -> list[str]:
@@ -93,6 +104,61 @@ def torch_requirements() -> list[str]:
     return [f"-DAFFECTCODEC_TORCH_PATH={folder}", f"-DPython_EXECUTABLE={sys.executable}"]
 
 
+def find_nvcc() -> str:
+    asked = os.environ.get("CUDACXX")
+    if asked:
+        if not shutil.which(asked):
+            raise LeftOut(f"CUDACXX={asked} is not an executable")
+        return asked
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=os.path.join(home, "bin")) if home else shutil.which("nvcc")
+    if found is None:
+        where = f"in {home}" if home else "on PATH"
+        raise LeftOut(f"nvcc is not {where}; install the CUDA toolkit, or set CUDA_HOME")
+    return found
+
+
+def cuda_architectures(asked: str, known: set[int]) -> str:
+    """Architectures as CMake names them, of a list such as ``"8.0;9.0+PTX"``.
+
+    Without a list: those that each generation's own code is made for, as far as this nvcc knows
+    them, and PTX that newer GPUs compile at their first launch.
+    """
+    if asked:
+        names = []
+        for word in asked.replace(",", ";").replace(" ", ";").split(";"):
+            found = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", word)
+            if not word:
+                continue
+            if found is None:
+                raise LeftOut(f"TORCH_CUDA_ARCH_LIST: wanted such as 8.0;9.0+PTX, got {word!r}")
+            number = f"{found[1]}{found[2]}{found[3]}"
+            names.append(number if found[4] else f"{number}-real")
+        return ";".join(names)
+    wanted = [number for number in (80, 90, 100, 120) if number in known]
+    if not wanted:
+        raise LeftOut("this nvcc knows none of sm_80, sm_90, sm_100 and sm_120; update it")
+    ptx = 100 if 100 in wanted else wanted[-1]
+    return ";".join(str(n) if n == ptx else f"{n}-real" for n in wanted)
+
+
+def cuda_requirements() -> list[str]:
+    """nvcc, and what any torch part needs; a GPU is not asked for."""
+    if is_set("AFFECTCODEC_NO_CUDA"):
+        raise LeftOut("AFFECTCODEC_NO_CUDA was set at build time")
+    nvcc = find_nvcc()
+    done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True)
+    if done.returncode:
+        raise LeftOut(f"{nvcc} does not work: {first_error(done.stderr + done.stdout)}")
+    known = {int(number) for number in re.findall(r"compute_(\d+)\b", done.stdout)}
+    names = cuda_architectures(os.environ.get("TORCH_CUDA_ARCH_LIST", ""), known)
+    return [
+        *torch_requirements(),
+        f"-DCMAKE_CUDA_COMPILER={nvcc}",
+        f"-DAFFECTCODEC_CUDA_ARCHITECTURES={names}",
+    ]
+
+
 PARTS = (
     Part(
         "_C",
@@ -101,6 +167,19 @@ PARTS = (
         python_module_requirements,
     ),
     Part("_cpu", "AFFECTCODEC_BUILD_CPU", "quantizer kernels for the CPU", torch_requirements),
+    Part(
+        "_runtime",
+        "AFFECTCODEC_BUILD_RUNTIME",
+        "live encoder and decoder",
+        python_module_requirements,
+    ),
+    Part(
+        "_cuda",
+        "AFFECTCODEC_BUILD_CUDA",
+        "quantizer kernels for NVIDIA GPUs",
+        cuda_requirements,
+        tree="cuda",
+    ),
 )
 
 
@@ -158,7 +237,7 @@ class CMake:
     def install(self, name: str, prefix: Path) -> None:
         self._call(
             "compiling", "--build", str(self.build), "--config", "Release", "--target", name,
-            "--parallel", str(os.cpu_count() or 1),
+            "--parallel", os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(os.cpu_count() or 1),
         )  # fmt: skip
         self._call(
             "installing", "--install", str(self.build), "--config", "Release",
@@ -191,16 +270,31 @@ class BuildNative(build_ext):
         package = ROOT / "affectcodec" if in_place else Path(self.build_lib) / "affectcodec"
         self._place(stage, package, record)
         print_summary(record)
-        if is_set("AFFECTCODEC_REQUIRE_NATIVE") and record["left_out"]:
-            raise SystemExit("AFFECTCODEC_REQUIRE_NATIVE=1, but a native part was left out")
+        missing = [part for part in PARTS if part.required and part.name in record["left_out"]]
+        if missing:
+            raise SystemExit(f"a native part that was asked for was left out: {missing[0].name}")
 
     def _build(self, stage: Path) -> dict[str, dict[str, str]]:
         built: dict[str, str] = {}
         left_out: dict[str, str] = {}
         toolchain: dict[str, str] = {}
-        arguments: list[str] = []
+        for tree in dict.fromkeys(part.tree for part in PARTS):
+            parts = [part for part in PARTS if part.tree == tree]
+            toolchain.update(self._build_tree(tree, parts, stage, built, left_out))
+        return {"built": built, "left_out": left_out, "toolchain": toolchain}
+
+    def _build_tree(
+        self,
+        tree: str,
+        parts: list[Part],
+        stage: Path,
+        built: dict[str, str],
+        left_out: dict[str, str],
+    ) -> dict[str, str]:
+        """Builds the parts of one tree; returns its toolchain."""
+        arguments: list[str] = [f"-D{part.option}=OFF" for part in PARTS if part.tree != tree]
         wanted: list[Part] = []
-        for part in PARTS:
+        for part in parts:
             try:
                 if is_set("AFFECTCODEC_NO_NATIVE"):
                     raise LeftOut("AFFECTCODEC_NO_NATIVE was set at build time")
@@ -209,22 +303,22 @@ class BuildNative(build_ext):
             except LeftOut as reason:
                 left_out[part.name] = str(reason)
                 arguments.append(f"-D{part.option}=OFF")
+        if not wanted:
+            return {}
         try:
-            if wanted:
-                find_compiler()
-                cmake = CMake(Path(self.build_temp).resolve() / "cmake")
-                cmake.configure(arguments)
-                toolchain = cmake.toolchain
+            find_compiler()
+            cmake = CMake(Path(self.build_temp).resolve() / tree)
+            cmake.configure(arguments)
         except LeftOut as reason:
             left_out.update({part.name: str(reason) for part in wanted})
-            wanted = []
+            return {}
         for part in wanted:
             try:
                 cmake.install(part.name, stage)
                 built[part.name] = part.purpose
             except LeftOut as reason:
                 left_out[part.name] = str(reason)
-        return {"built": built, "left_out": left_out, "toolchain": toolchain}
+        return cmake.toolchain
 
     def _place(self, stage: Path, package: Path, record: dict[str, dict[str, str]]) -> None:
         package.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from affectcodec import checkpoint
 from affectcodec.audio import resample
 from affectcodec.config import CodecConfig, StageSpec
-from affectcodec.nn.bdrfsq import BDRFSQ, Stages
+from affectcodec.nn.bdrfsq import Stages
 from affectcodec.nn.causal import StreamState, assign_state_keys
 from affectcodec.nn.dac import SnakeDecoder, SnakeEncoder
 from affectcodec.nn.decoder import DecoderOutput, StreamDecoder
 from affectcodec.nn.encoder import StreamEncoder
+from affectcodec.nn.quantizers import make_quantizer
 from affectcodec.ops import fsq
 from affectcodec.snake_config import SnakeNetworkConfig
 from affectcodec.tokens import Tokens
@@ -77,7 +79,7 @@ class AffectCodec(nn.Module):
         self.config = config
         snake = isinstance(config.network, SnakeNetworkConfig)
         self.encoder = SnakeEncoder(config) if snake else StreamEncoder(config)
-        self.quantizer = BDRFSQ(config.quantizer)
+        self.quantizer = make_quantizer(config.quantizer)
         self.decoder = SnakeDecoder(config) if snake else StreamDecoder(config)
         assign_state_keys(self)
 
@@ -192,6 +194,26 @@ class AffectCodec(nn.Module):
             ValueError: on a wrong shape, dtype, rate or length, on NaN or infinite samples, and on
                 samples so large that the encoder overflows.
         """
+        return self.encode_with(
+            self._encode_frames, wav, sample_rate, lengths=lengths, stages=stages, kbps=kbps
+        )
+
+    @torch.no_grad()
+    def encode_with(
+        self,
+        encode_frames: Callable[[Tensor], Tensor],
+        wav: Any,
+        sample_rate: int = 16000,
+        *,
+        lengths: Tensor | None = None,
+        stages: StageSpec = None,
+        kbps: float | None = None,
+    ) -> Tokens:
+        """:meth:`encode` with another way from frames to tokens, such as the native runtime.
+
+        Args:
+            encode_frames: codes ``[B, K, T]`` of ``[B, T * hop]``; -1 marks a latent of NaN.
+        """
         counts = self._resolve_rate(stages, kbps)
         x = self._as_batch(wav, sample_rate)
         batch, total = x.shape
@@ -218,7 +240,7 @@ class AffectCodec(nn.Module):
         valid = torch.arange(x.shape[1])[None] < samples[:, None]
         padded = x.new_zeros(batch, longest * hop)
         padded[:, : x.shape[1]] = x * valid.to(x.device)
-        codes = self._encode_frames(padded)[:, : max(counts.values())]
+        codes = encode_frames(padded)[:, : max(counts.values())]
         if bool((codes < 0).any()):
             raise ValueError(
                 f"wav: the encoder's latent is NaN (largest sample {float(x.abs().max()):.3g}, "
@@ -284,8 +306,19 @@ class AffectCodec(nn.Module):
         Raises:
             ValueError: if the tokens come from another codec or lie out of range.
         """
+        return self.decode_with(self._decode_frames, tokens)
+
+    @torch.no_grad()
+    def decode_with(
+        self, decode_frames: Callable[[Tensor, Tensor], Tensor], tokens: Tokens
+    ) -> Tensor:
+        """:meth:`decode` with another way from tokens to frames, such as the native runtime.
+
+        Args:
+            decode_frames: audio ``[B, T * hop]``, one hop late, of codes ``[B, K, T]`` and stage
+                counts ``[B, G, T]``.
+        """
         self.check_tokens(tokens)
-        codes = tokens.codes.to(self.device)
         hop, longest = self.config.hop_length, int(tokens.num_samples.max()) if len(tokens) else 0
         held = max(0, (tokens.num_frames - 1) * hop)
         if held < longest:
@@ -293,19 +326,28 @@ class AffectCodec(nn.Module):
                 f"tokens: num_samples asks for {longest} samples but {tokens.num_frames} frames "
                 f"hold {held}"
             )
+        stages = tokens.frame_stages
+        if stages is None:
+            counts = torch.tensor([tokens.stages[name] for name in self.config.quantizer.names])
+            stages = counts[None, :, None].expand(len(tokens), -1, tokens.num_frames)
+        wav = decode_frames(tokens.codes.to(self.device), stages)
+        wav = wav[:, hop : hop + longest]
+        valid = torch.arange(longest)[None] < tokens.num_samples[:, None].cpu()
+        return (wav * valid.to(wav.device))[:, None]
+
+    def _decode_frames(self, codes: Tensor, stages: Tensor) -> Tensor:
+        """``[B, K, T]`` to ``[B, T * hop]``, in chunks of bounded memory."""
         state: StreamState = {}
         parts = []
         for start in range(0, codes.shape[2], CHUNK_FRAMES):
             span = slice(start, start + CHUNK_FRAMES)
-            stages: Stages = tokens.stages
-            if tokens.frame_stages is not None:
-                stages = tokens.frame_stages[:, :, span]
-            latent = self.quantizer.decode(codes[..., span], stages, channels_last=True)
+            latent = self.quantizer.decode(
+                codes[..., span], stages[..., span].to(codes.device), channels_last=True
+            )
             parts.append(self.decoder(latent, state).wav)
-        wav = torch.cat(parts, 1) if parts else codes.new_zeros(len(tokens), 0, dtype=torch.float32)
-        wav = wav[:, hop : hop + longest]
-        valid = torch.arange(longest)[None] < tokens.num_samples[:, None].cpu()
-        return (wav * valid.to(wav.device))[:, None]
+        if not parts:
+            return codes.new_zeros(codes.shape[0], 0, dtype=torch.float32)
+        return torch.cat(parts, 1)
 
     def forward(self, wav: Tensor, stages: Stages = None, **decoder_args: Tensor) -> CodecOutput:
         """Differentiable round trip of ``wav [B, 1, N]`` at the codec's own rate.

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from affectcodec.config_checks import canonical
+from affectcodec.config_checks import GRANULARITIES, canonical, check_granularities, later
 from affectcodec.config_checks import check_keys as check_keys
 from affectcodec.config_checks import check_positive as _check_positive
 from affectcodec.snake_config import SnakeNetworkConfig
 
 StageSpec = int | Mapping[str, int] | None
 
+QUANTIZER_KINDS = ("bd-rfsq", "rfsq", "rvq")
 PITCH_BINS = 128  # bins of the pitch window's spectrum that the emotion encoder reads
 
 
@@ -79,15 +80,21 @@ class Block:
 
 @dataclass(frozen=True)
 class BDRFSQConfig:
-    """Block-diagonal residual finite scalar quantizer.
+    """Block-diagonal residual finite scalar quantizer, or a baseline of equal bits.
 
     Args:
         blocks: the blocks in latent order; the first one takes the low digits of the token.
         num_stages: residual stages ``K``.
         bound: ``"tanh"`` (smooth) or ``"clamp"`` (hard) bounding of the code dims to [-1, 1].
+        kind: ``"bd-rfsq"``; as baselines ``"rfsq"``, the same digits with dense projections, and
+            ``"rvq"``, residual vector quantization. Baselines have no blocks of their own: a stage
+            is active in all blocks or in none.
+        codebooks: of one stage of ``"rvq"``, one after the other; their sizes multiply to the
+            codebook of a stage. ``()`` takes two of about equal bits.
 
     Raises:
-        ValueError: on repeated block names, an unknown bound, or a codebook above 2**63.
+        ValueError: on repeated block names, an unknown bound or kind, a codebook above 2**63, or
+            codebooks of other bits.
     """
 
     blocks: tuple[Block, ...] = (
@@ -96,9 +103,12 @@ class BDRFSQConfig:
     )
     num_stages: int = 8
     bound: str = "tanh"
+    kind: str = later("bd-rfsq")
+    codebooks: tuple[int, ...] = later(())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(self.blocks))
+        object.__setattr__(self, "codebooks", tuple(self.codebooks))
         if not self.blocks:
             raise ValueError("BDRFSQConfig: blocks must hold at least one Block, got ()")
         for block in self.blocks:
@@ -118,6 +128,25 @@ class BDRFSQConfig:
                 "than a 64-bit token can name (2**63). Use fewer code dims or levels a stage and "
                 "more stages."
             )
+        if self.kind not in QUANTIZER_KINDS:
+            raise ValueError(
+                f"BDRFSQConfig: kind must be one of {list(QUANTIZER_KINDS)}, got {self.kind!r}"
+            )
+        if self.codebooks and (
+            self.kind != "rvq"
+            or min(self.codebooks) < 2
+            or math.prod(self.codebooks) != self.codebook_size
+        ):
+            raise ValueError(
+                "BDRFSQConfig: codebooks belong to kind 'rvq' and multiply to the codebook of a "
+                f"stage ({self.codebook_size}), so that bits are equal; got {self.codebooks} with "
+                f"kind {self.kind!r}"
+            )
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether blocks are coded apart, and may have stage counts of their own."""
+        return self.kind == "bd-rfsq"
 
     @property
     def width(self) -> int:
@@ -192,6 +221,11 @@ class BDRFSQConfig:
                 raise ValueError(
                     f"stages: block {name!r} asks for {count!r}, wanted 0..{self.num_stages}"
                 )
+        if not self.has_blocks and len(set(counts.values())) > 1:
+            raise ValueError(
+                f"stages: a quantizer of kind {self.kind!r} has no blocks of its own; wanted one "
+                f"count for all, got {counts}"
+            )
         if not any(counts.values()):
             raise ValueError("stages: every block is cut to 0 stages, at least one stage is needed")
         return counts
@@ -210,7 +244,7 @@ class BDRFSQConfig:
         """Inverse of :meth:`to_dict`; unknown and missing keys are errors."""
         check_keys(cls, data, ("blocks", "num_stages", "bound"))
         blocks = tuple(Block.from_dict(block) for block in data["blocks"])
-        return cls(blocks, data["num_stages"], data["bound"])
+        return cls(**{**data, "blocks": blocks})
 
 
 @dataclass(frozen=True)
@@ -228,6 +262,10 @@ class StreamNetworkConfig:
         expansion: hidden width of a ConvNeXt block over its width.
         segment_seconds, utterance_seconds: time constants of the causal conditioning pools.
         f0_min, f0_max: range of the harmonic source in Hz.
+        conditioning: time scales of the decoded emotion that modulate the decoder (FiLM), of
+            ``"frame"``, ``"segment"``, ``"utterance"``; ``()`` for none.
+        encoder_conditioning: time scales of the emotion branch that modulate the acoustic branch
+            of the encoder.
     """
 
     analysis_window: int = 480
@@ -245,11 +283,16 @@ class StreamNetworkConfig:
     utterance_seconds: float = 8.0
     f0_min: float = 60.0
     f0_max: float = 700.0
+    conditioning: tuple[str, ...] = later(GRANULARITIES)
+    encoder_conditioning: tuple[str, ...] = later(())
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             if f.type == "int":
                 _check_positive("StreamNetworkConfig", f.name, getattr(self, f.name))
+            elif f.name.endswith("conditioning"):
+                value = check_granularities("StreamNetworkConfig", f.name, getattr(self, f.name))
+                object.__setattr__(self, f.name, value)
             else:
                 # 60 and 60.0 are equal but differ in JSON, and with it in the hash.
                 object.__setattr__(self, f.name, float(getattr(self, f.name)))

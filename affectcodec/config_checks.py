@@ -38,6 +38,22 @@ def check_keys(cls: type, data: Any, needed: tuple[str, ...] = ()) -> None:
         )
 
 
+GRANULARITIES = ("frame", "segment", "utterance")
+
+
+def check_granularities(owner: str, name: str, value: Any) -> tuple[str, ...]:
+    """Conditioning time scales in their own order, each once.
+
+    Raises:
+        ValueError: naming ``owner``, ``name`` and what is no time scale.
+    """
+    given = tuple(value) if not isinstance(value, str) else (value,)
+    unknown = [item for item in given if item not in GRANULARITIES]
+    if unknown:
+        raise ValueError(f"{owner}: {name} may hold {list(GRANULARITIES)}, got {unknown}")
+    return tuple(item for item in GRANULARITIES if item in given)
+
+
 def later(default: Any) -> Any:
     """A dataclass field that was added after configurations had been hashed.
 

@@ -139,6 +139,35 @@ def _probe_kernels() -> list[Status]:
     return [Status("native", "CPU kernels", True, f"instruction set: {isa}")]
 
 
+def _probe_cuda_kernels() -> list[Status]:
+    import torch  # noqa: F401 - brings the libraries that the kernels are linked to
+
+    loaded = _native.load("affectcodec._cuda")
+    if loaded.module is None:
+        fix = "install the CUDA toolkit, then: pip install --no-build-isolation --no-deps <source>"
+        if _native.native_disabled():
+            fix = "unset AFFECTCODEC_NO_NATIVE"
+        return [Status("GPU", "CUDA kernels", False, loaded.reason, fix)]
+    return [Status("GPU", "CUDA kernels", True, f"for {loaded.module.architectures()}")]
+
+
+def _probe_runtime() -> list[Status]:
+    loaded = _native.load("affectcodec._runtime")
+    if loaded.module is None:
+        fix = (
+            "install a C++17 compiler, then: pip install --force-reinstall --no-deps <source tree>"
+        )
+        if _native.native_disabled():
+            fix = "unset AFFECTCODEC_NO_NATIVE"
+        why = f"{loaded.reason}; live coding runs in plain PyTorch"
+        return [Status("native", "live runtime", False, why, fix)]
+    try:
+        isa = loaded.module.isa()
+    except RuntimeError as error:
+        return [Status("native", "live runtime", False, str(error), "unset AFFECTCODEC_CPU_ISA")]
+    return [Status("native", "live runtime", True, f"instruction set: {isa}")]
+
+
 def _probe_triton() -> list[Status]:
     why = _imports("triton")
     if why:
@@ -168,6 +197,17 @@ def _probe_nvcc() -> list[Status]:
     return [Status("GPU", "nvcc", True, release[0].strip() if release else path)]
 
 
+def _probe_dispatch() -> list[Status]:
+    from affectcodec.ops.registry import BACKENDS, REFERENCE
+
+    order = [row for row in BACKENDS.values() if row.device == "cuda"]
+    there = [row.name for row in order if not row.why_missing()]
+    names = ", then ".join(row.name for row in order)
+    first = (there or [REFERENCE])[0]
+    detail = f"CUDA tensors go to {names}, then {REFERENCE}; in this installation to {first}"
+    return [Status("GPU", "dispatch", bool(there), detail, "" if there else _install("triton"))]
+
+
 def _probe_optional() -> list[Status]:
     large = []
     for module, distribution, extra, purpose in LARGE:
@@ -183,9 +223,12 @@ def _probe_optional() -> list[Status]:
 PROBES: tuple[tuple[str, Callable[[], list[Status]]], ...] = (
     ("native", _probe_native),
     ("native", _probe_kernels),
+    ("native", _probe_runtime),
     ("GPU", _probe_triton),
     ("GPU", _probe_cuda),
     ("GPU", _probe_nvcc),
+    ("GPU", _probe_cuda_kernels),
+    ("GPU", _probe_dispatch),
     ("optional", _probe_optional),
 )
 

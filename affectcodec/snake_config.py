@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from affectcodec.config_checks import check_positive
+from affectcodec.config_checks import GRANULARITIES, check_granularities, check_positive, later
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class SnakeNetworkConfig:
         emotion_width, emotion_blocks, expansion: ConvNeXt emotion adapter.
         segment_seconds, utterance_seconds: time constants of the causal conditioning pools.
         f0_min, f0_max: range of the prosody head in Hz.
+        conditioning, encoder_conditioning: as of ``StreamNetworkConfig``.
     """
 
     KIND: ClassVar[str] = "snake"
@@ -45,6 +46,8 @@ class SnakeNetworkConfig:
     utterance_seconds: float = 8.0
     f0_min: float = 60.0
     f0_max: float = 700.0
+    conditioning: tuple[str, ...] = later(GRANULARITIES)
+    encoder_conditioning: tuple[str, ...] = later(())
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -57,6 +60,9 @@ class SnakeNetworkConfig:
             elif f.type == "float":
                 # 60 and 60.0 are equal but differ in JSON, and with it in the hash.
                 object.__setattr__(self, f.name, float(value))
+        for name in ("conditioning", "encoder_conditioning"):
+            value = check_granularities(owner, name, getattr(self, name))
+            object.__setattr__(self, name, value)
         for name in ("strides", "dilations"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if not getattr(self, name):

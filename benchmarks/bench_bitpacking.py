@@ -45,10 +45,11 @@ def calls(name: str, op: str, bits: int, count: int) -> Call:
             "unpack_bits": lambda: unpack(packed, bits, count, torch.int32),
         }
     elif name == "buffers":
+        packed_bytes = stream.tobytes()
         # The public functions; they take the compiled form, which why_missing makes sure of.
         functions = {
             "pack_bits": lambda: bitpacking.pack_bits(codes, bits),
-            "unpack_bits": lambda: bitpacking.unpack_bits(stream, bits, count, np.int32),
+            "unpack_bits": lambda: bitpacking.unpack_bits(packed_bytes, bits, count, np.int32),
         }
     else:
         functions = {

@@ -48,12 +48,13 @@ def why_missing(name: str, settings: Settings) -> str:
 
 
 def _check(op: str, work: Workload) -> Callable[[Any], dict[str, Any]]:
-    return {
+    checks: dict[str, Callable[[Any], dict[str, Any]]] = {
         "encode": work.check_tokens,
         "forward": work.check_forward,
         "forward+backward": work.check_gradients,
         "decode": work.check_decode,
-    }[op]
+    }
+    return checks[op]
 
 
 def _with_gradients(

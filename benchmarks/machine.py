@@ -27,7 +27,7 @@ def processor() -> str:
     """Model of the processor, as the system names it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        fields = {}
+        fields: dict[str, str] = {}
         for line in info.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             fields.setdefault(name.strip(), value.strip())

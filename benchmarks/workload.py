@@ -53,7 +53,7 @@ def default_quantizer(smoke: bool = False, **kwargs: Any) -> BDRFSQ:
         with torch.no_grad():
             for name, parameter in q.named_parameters():
                 spread = 0.02 if name.endswith((".W", ".O")) else 0.1
-                parameter += spread * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=spread)
     finally:
         torch.random.set_rng_state(state)
     return q.eval()
@@ -68,7 +68,7 @@ class Workload:
         generator = torch.Generator().manual_seed(7)
         shape = (size.batch, self.config.width, size.frames)
         # A latent of unit variance with less in the higher channels, as encoders make them.
-        slope = torch.linspace(1.2, 0.8, self.config.width)[None, :, None]
+        slope: Tensor = torch.linspace(1.2, 0.8, self.config.width)[None, :, None]
         z = torch.randn(shape, generator=generator) * slope
         self.z = z.transpose(1, 2).contiguous() if size.channels_last else z
         grad = torch.randn(shape, generator=generator)
@@ -192,7 +192,7 @@ class Workload:
     def _error(own: Tensor, true: Tensor, frames: Tensor | None) -> float:
         """Norm of the difference over that of the truth, over the frames ``[B, T]`` given."""
         assert own.shape == true.shape, f"latent {tuple(own.shape)}, wanted {tuple(true.shape)}"
-        off, norm = own.double() - true, true
+        off, norm = own.detach().double() - true, true
         if frames is not None:
             off, norm = off * frames[:, None], true * frames[:, None]
         return float(off.norm() / norm.norm())
@@ -216,7 +216,8 @@ class Workload:
             "forward+backward": (5 * latent + tokens, 6 * product + 2 * chain),
             "decode": (tokens + latent, product),
         }
-        return Work(self.size.total, *map(float, bytes_and_flops[op]))
+        num_bytes, flops = bytes_and_flops[op]
+        return Work(self.size.total, float(num_bytes), float(flops))
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,26 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles every kernel in its production configurations ahead of time and reads what came out.
 
-    python -m affectcodec.kernels.aot                   # table of every kernel and architecture
-    python -m affectcodec.kernels.aot --write docs/gpu.md
-
 No GPU is needed, nor asked: the ops run on ``meta`` tensors, their launches are recorded, and each
 is compiled for each architecture just as its first launch would be. Registers, spills, shared
-memory, access widths and instructions are read from the compiled object.
+memory, access widths and instructions are read from the compiled object; ``gate`` judges them.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,8 +40,8 @@ TARGETS = {
     "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-BATCH, FRAMES = 16, 1024  # large and aligned; and one short clip of a stream
-RATES = (2, 4)
+BATCH, FRAMES = 16, 1024  # large and aligned; the other size is a single frame of a stream
+RATES = (2, 4)  # and all stages
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,13 @@ class Case:
     op: str
     dtype: torch.dtype
     channels_last: bool
-    frames: int
+    batch: int = BATCH
+    frames: int = FRAMES
+    masked: bool = False
+
+    @property
+    def aligned(self) -> bool:
+        return self.frames % 16 == 0
 
     @property
     def label(self) -> str:
@@ -66,20 +65,22 @@ class Case:
         if self.op in ("pack_bits", "unpack_bits"):
             return "15 bits"
         size = "" if self.frames == FRAMES else f", T = {self.frames}"
-        return f"{objects.short(self.dtype)} {layout}{size}"
+        return f"{objects.short(self.dtype)} {layout}{size}{', counts' * self.masked}"
 
 
 def cases() -> Iterator[Case]:
     """What is compiled: every op in every layout, and every type where types differ."""
     for op in ("encode", "forward", "backward", "decode"):
         for channels_last in (False, True):
-            yield Case(op, torch.float32, channels_last, FRAMES)
-            yield Case(op, torch.bfloat16, channels_last, FRAMES)
+            yield Case(op, torch.float32, channels_last)
+            yield Case(op, torch.bfloat16, channels_last)
         if op != "backward":  # what holds for one 16-bit type there holds for the other
-            yield Case(op, torch.float16, True, FRAMES)
-        yield Case(op, torch.float32, True, 1)
-    yield Case("pack_bits", torch.int32, False, FRAMES)
-    yield Case("unpack_bits", torch.int32, False, FRAMES)
+            yield Case(op, torch.float16, True)
+        yield Case(op, torch.float32, True, 1, 1)
+        if op != "encode":  # stage counts of each sample, as in training
+            yield Case(op, torch.float32, True, masked=True)
+    yield Case("pack_bits", torch.int32, False)
+    yield Case("unpack_bits", torch.int32, False)
 
 
 def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -99,31 +100,30 @@ def launches(case: Case, architecture: str, config: BDRFSQConfig) -> list[launch
     """The launches that an op makes on an architecture."""
     description = describe(config)
     plan = make_plan(description)
-    batch = BATCH if case.frames > 1 else 1
-    shape = (batch, case.frames, plan.width) if case.channels_last else (
-        batch, plan.width, case.frames
-    )  # fmt: skip
+    batch, frames, last = case.batch, case.frames, case.channels_last
+    shape = (batch, frames, plan.width) if last else (batch, plan.width, frames)
     weights = _meta(plan.floats)
+    counts = _meta(batch, len(plan.blocks), dtype=torch.int64) if case.masked else None
     with launch.recording(architecture) as calls:
         if case.op == "pack_bits":
-            pack_bits(_meta(batch * plan.stages * case.frames, dtype=torch.int32), 15)
+            pack_bits(_meta(batch * plan.stages * frames, dtype=torch.int32), 15)
         elif case.op == "unpack_bits":
-            count = batch * plan.stages * case.frames
+            count = batch * plan.stages * frames
             unpack_bits(_meta((count * 15 + 7) // 8, dtype=torch.uint8), 15, count, torch.int32)
         elif case.op == "decode":
-            tokens = _meta(batch, plan.stages, case.frames, dtype=torch.int32)
-            decode(tokens, weights, description, None, case.channels_last, case.dtype)
+            tokens = _meta(batch, plan.stages, frames, dtype=torch.int32)
+            decode(tokens, weights, description, counts, last, case.dtype)
         else:
             z = _meta(*shape, dtype=case.dtype)
             if case.op == "encode":
-                encode(z, weights, description, case.channels_last)
+                encode(z, weights, description, last)
             else:
-                us, _, saved = forward(z, weights, description, None, RATES, case.channels_last)
+                us, _, saved = forward(z, weights, description, counts, RATES, last)
                 if case.op == "backward":
                     calls.clear()
                     backward(
                         [torch.empty_like(u) for u in us], range(len(us)), z, saved, weights,
-                        _params(config), description, None, RATES, case.channels_last,
+                        _params(config), description, counts, RATES, last,
                     )  # fmt: skip
     return calls
 
@@ -145,11 +145,18 @@ def compile_call(call: launch.Call, target: GPUTarget) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """One compiled kernel: what it is for, its launch, and what the compiler made of it."""
+    """One compiled kernel: what it is for, its launch, and what the compiler made of it.
+
+    Attributes:
+        block: which block of the quantizer it serves, None for all.
+        seconds: compiling and reading took.
+    """
 
     case: Case
     architecture: str
     kernel: str
+    block: int | None
+    name: str
     tile: Tile
     programs: int
     facts: objects.Facts
@@ -164,17 +171,25 @@ def compile_case(
     config = config or BDRFSQConfig()
     known = {} if known is None else known
     found = []
+    block: int | None = None
     for call in launches(case, architecture, config):
         start = time.perf_counter()
         compiled = compile_call(call, TARGETS[architecture])
         if compiled.hash not in known:  # disassembling takes as long as compiling
             known[compiled.hash] = objects.read(compiled, architecture)
-        name = call.kernel.fn.__name__.removesuffix("_kernel")
-        if "g" in call.constants:
-            name += f" {config.blocks[call.constants['g']].name}"
+        kernel = call.kernel.fn.__name__.removesuffix("_kernel")
+        if kernel in ("rows", "weights"):
+            block = call.constants["g"]
+        elif kernel != "cross":  # it follows the `weights` of its block
+            block = None
+        name = kernel if block is None else f"{kernel} {config.blocks[block].name}"
         seconds = time.perf_counter() - start
-        facts = known[compiled.hash]
-        found.append(Row(case, architecture, name, call.tile, call.programs, facts, seconds))
+        found.append(
+            Row(
+                case, architecture, kernel, block, name, call.tile, call.programs,
+                known[compiled.hash], seconds,
+            )
+        )  # fmt: skip
     return found
 
 
@@ -194,142 +209,3 @@ def rows(
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for found in pool.map(partial(compile_case, config=config), tasks):
             yield from found
-
-
-def faults(row: Row) -> list[str]:
-    """What the gate holds against a compiled kernel; empty where it passes."""
-    found = []
-    facts = row.facts
-    if facts.spills or facts.stack:
-        found.append(f"spills {facts.spills} bytes, stack {facts.stack} bytes")
-    # Triton 3.7.1 makes tf32 of an ieee product on sm_100 where the tile has 64 frames or more.
-    if facts.inexact:
-        found.append(
-            f"{facts.inexact} matrix instructions that round the factors of an ieee product"
-        )
-    if row.case.frames > 1:  # the aligned path
-        for loop in facts.loops:
-            narrow = {w for w in (*loop.loads, *loop.stores) if w < 16}
-            # `cross` adds up one row of sums a tile as well.
-            if loop.fma and narrow and row.kernel != "cross":
-                found.append(f"an inner loop has accesses of {sorted(narrow)} bytes")
-    counted = traffic(row)
-    if counted is not None and not floor(row) <= counted <= 1.1 * floor(row):
-        found.append(f"moves {counted:.0f} bytes a frame, {floor(row):.0f} would do")
-    return found
-
-
-def _counted(row: Row) -> bool:
-    """Whether traffic is counted: in the large form, and where SASS can be read."""
-    large = row.case.frames > 1 and row.case.op in ("encode", "forward", "decode")
-    return large and not row.architecture.startswith("gfx")
-
-
-def floor(row: Row) -> float:
-    """Fewest bytes a frame: the latent read once, each output written once, weights a program.
-
-    Tokens and what is saved for backward come on top, here and in :func:`traffic`.
-    """
-    plan = make_plan(describe(BDRFSQConfig()))
-    size = row.case.dtype.itemsize
-    reads = row.case.op != "decode"
-    writes = {"encode": 0, "decode": 1}.get(row.case.op, len(RATES) + 1)
-    weights = sum(4 * block.columns * block.width for block in plan.blocks)
-    products = reads + (writes > 0)
-    return size * plan.width * (reads + writes) + products * weights / row.tile.frames
-
-
-def traffic(row: Row) -> float | None:
-    """Bytes a frame that the product loops move, counted from the object; None if not counted.
-
-    Raises:
-        RuntimeError: the loops are not those that the op should have.
-    """
-    if not _counted(row):
-        return None
-    plan, tile = make_plan(describe(BDRFSQConfig())), row.tile
-    steps = {
-        "encode": (tile.channels,),
-        "decode": (tile.outputs,),
-        "forward": (tile.channels, tile.outputs),
-    }[row.case.op]
-    turns = [block.width // channels for block in plan.blocks for channels in steps]
-    loops = [loop for loop in row.facts.loops if loop.fma]
-    if len(loops) != len(turns):
-        raise RuntimeError(f"{row.case}: {len(loops)} product loops, wanted {len(turns)}")
-    total = 0
-    for count, loop in zip(turns, loops, strict=True):
-        accesses = (*loop.loads.items(), *loop.stores.items())
-        total += count * row.facts.threads * sum(width * n for width, n in accesses)
-    return total / tile.frames
-
-
-def _widths(counts: dict[int, int]) -> str:
-    return " ".join(f"{n}x{width}" for width, n in sorted(counts.items(), reverse=True)) or "-"
-
-
-def table(found: Sequence[Row]) -> str:
-    """Markdown table of compiled kernels."""
-    lines = [
-        "| op, kernel | use | arch | registers | spill | shared | loads | stores | FMA | matrix "
-        "| bytes a frame, of floor |",
-        "|---|---|---|---:|---:|---:|---|---|---:|---:|---|",
-    ]
-    for row in found:
-        f = row.facts
-        counted = traffic(row)
-        share = "" if counted is None else f"{counted:.0f}, {counted / floor(row):.2f}"
-        name = row.kernel if row.kernel == row.case.op else f"{row.case.op}: {row.kernel}"
-        lines.append(
-            f"| {name} | {row.case.label} | {row.architecture} | {f.registers} | {f.spills} | "
-            f"{f.shared} | {_widths(f.loads)} | {_widths(f.stores)} | {f.fma} | "
-            f"{f.tensor_core} | {share} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-BEGIN, END = "<!-- compiled kernels: begin -->\n", "<!-- compiled kernels: end -->\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces what stands between the markers of a Markdown file."""
-    old = path.read_text(encoding="utf-8")
-    head, _, rest = old.partition(BEGIN)
-    _, marker, tail = rest.partition(END)
-    if not marker:
-        raise ValueError(f"{path}: the markers {BEGIN.strip()!r} and {END.strip()!r} are missing")
-    path.write_text(head + BEGIN + text + END + tail, encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m affectcodec.kernels.aot", description=__doc__)
-    parser.add_argument("--arch", action="append", choices=tuple(TARGETS), help="default: all")
-    parser.add_argument("--op", action="append", help="default: all")
-    parser.add_argument("--jobs", type=int, default=1, help="processes; default: 1")
-    parser.add_argument("--write", type=Path, help="Markdown file whose table is replaced")
-    arguments = parser.parse_args()
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        sys.exit("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
-    architectures = tuple(arguments.arch or TARGETS)
-    found, bad, start = [], 0, time.perf_counter()
-    wanted = rows(
-        architectures, lambda c: not arguments.op or c.op in arguments.op, jobs=arguments.jobs
-    )
-    for row in wanted:
-        found.append(row)
-        problems = faults(row)
-        bad += bool(problems)
-        print(
-            f"{row.architecture} {row.case.op}: {row.kernel}, {row.case.label}: "
-            f"{row.facts.registers} registers, {row.seconds:.1f} s"
-            + "".join(f"\n  FAULT {problem}" for problem in problems),
-            flush=True,
-        )
-    if arguments.write:
-        write(arguments.write, table(found))
-    print(f"{len(found)} kernels in {time.perf_counter() - start:.0f} s, {bad} with faults")
-    sys.exit(1 if bad else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -44,6 +44,23 @@ def encode_out(
     encode(z, weights, config, channels_last, out=out)
 
 
+def forward_out(
+    z: Tensor,
+    weights: Tensor,
+    config: Sequence[int],
+    counts: Tensor | None,
+    rates: Sequence[int],
+    channels_last: bool,
+    out: Sequence[Tensor],
+    tokens: Tensor,
+) -> None:
+    latents, made, _ = forward(z, weights, config, counts, rates, channels_last)
+    for target, latent in zip((*out, tokens), (*latents, made), strict=True):
+        if target.shape != latent.shape or target.dtype != latent.dtype:
+            raise RuntimeError(f"out: wanted {latent.dtype} {list(latent.shape)}")
+        target.copy_(latent)
+
+
 def decode_out(
     tokens: Tensor,
     weights: Tensor,
@@ -60,6 +77,7 @@ OPERATORS: dict[str, Any] = {
     "encode": encode,
     "encode_out": encode_out,
     "forward": forward,
+    "forward_out": forward_out,
     "backward": backward,
     "decode": decode,
     "decode_out": decode_out,

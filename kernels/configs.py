@@ -66,6 +66,11 @@ _BY_ARCHITECTURE: dict[str, dict[str, tuple[tuple[int, Tile], ...]]] = {
         "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4))),
         "forward": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(32, 32, 4, outputs=32, registers=168))),
     },
+    # 64 threads a warp: half the warps keep 16 bytes a thread.
+    "gfx942": {
+        "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 4))),
+        "decode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 4))),
+    },
     "sm_90": {
         "backward_rows": ((_ANY, Tile(32, 32, 4, 3, outputs=32)),),
         "backward_weights": ((_ANY, Tile(32, 32, 4, registers=168)),),

@@ -12,14 +12,14 @@ from torch import Tensor
 from affectcodec.kernels import launch
 from affectcodec.kernels.configs import Tile, tile_for
 from affectcodec.kernels.plan import make_plan
-from affectcodec.kernels.stages import codes_of, digits_of, get, project, recurrence
+from affectcodec.kernels.stages import codes_of, confirm, digits_of, get, project, recurrence
 
 
 @triton.jit
 def add_tokens(
     codes, bad, x, weights, PLAN: tl.constexpr, g: tl.constexpr, KP: tl.constexpr, BN: tl.constexpr
 ):
-    """Tokens ``[BN, KP]`` with the digits of one more block, and which frames hold a NaN."""
+    """Tokens ``[BN, KP]`` with the digits of one more block, and which frames may hold a NaN."""
     C: tl.constexpr = get(PLAN, g, "columns")
     c = tl.arange(0, C)
     threshold = weights + get(PLAN, g, "threshold") + c
@@ -67,6 +67,7 @@ def encode_kernel(
         )  # fmt: skip
         x = recurrence(x, weights, bad, PLAN, g, K, False)
         codes, bad, _ = add_tokens(codes, bad, x, weights, PLAN, g, KP, BN)
+    bad = confirm(bad, z_first, valid, z_sd, z_st, PLAN, BN, BK, WIDE)
     store_tokens(codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st, K, KP, BN)
 
 
@@ -90,8 +91,8 @@ def encode(
         tile: overrides the table of tile sizes.
 
     Returns:
-        int32 ``[B, K, T]``, int64 where the codebook exceeds 2**31. A frame whose projections
-        hold a NaN is -1 in every stage.
+        int32 ``[B, K, T]``, int64 where the codebook exceeds 2**31. A frame that holds a NaN is
+        -1 in every stage.
     """
     plan = make_plan(config)
     z = z.transpose(1, 2) if channels_last else z

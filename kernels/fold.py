@@ -8,6 +8,7 @@ a digit do not depend on who folds. No host sync.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -35,6 +36,17 @@ def _spread(value: Tensor, block: BlockPlan, padded: int, fill: float = 0.0) -> 
     out = value.new_full((*value.shape[:-2], padded, block.padded_dims), fill)
     out[..., :stages, :dims] = value
     return out.flatten(-2)
+
+
+@lru_cache(maxsize=64)
+def _constants(levels: tuple[int, ...], bound: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Levels ``[dims]`` and thresholds ``[dims, most - 1]`` in float64.
+
+    Kept, because a copy from the host waits for the device, and no graph can be captured of it.
+    """
+    with torch.inference_mode(False):
+        level = torch.tensor(levels, dtype=torch.float64, device=device)
+        return level, fsq.threshold_table(levels, bound, dtype=torch.float64, device=device)
 
 
 def _fold_block(flat: Tensor, plan: Plan, block: BlockPlan, params: BlockParams) -> None:
@@ -67,11 +79,10 @@ def _fold_block(flat: Tensor, plan: Plan, block: BlockPlan, params: BlockParams)
     taken = torch.cat([torch.zeros_like(through[:1]), through.cumsum(0)])
     _place(flat, block.offset, _spread((c - shift) - taken, block, padded))
 
-    table = fsq.threshold_table(block.levels, bound, dtype=torch.float64, device=flat.device)
+    level, table = _constants(block.levels, bound, flat.device)
     threshold = table.t()[:, None, :] / s[None]  # [most - 1, stages, dims]
     _place(flat, block.threshold, _spread(threshold, block, padded, float("nan")))
 
-    level = torch.tensor(block.levels, dtype=torch.float64, device=flat.device)
     digit = torch.arange(block.most, dtype=torch.float64, device=flat.device)[:, None]
     grid = (2 * torch.minimum(digit, level - 1) - (level - 1)) / (level - 1)
     grid = grid[:, None, :].expand(-1, stages, -1)

@@ -16,6 +16,7 @@ from affectcodec.kernels.encode import add_tokens, store_tokens
 from affectcodec.kernels.plan import make_plan
 from affectcodec.kernels.stages import (
     along,
+    confirm,
     edge,
     entry_of,
     get,
@@ -143,6 +144,7 @@ def forward_kernel(
             z_sd, z_st, u_sd, u_st,
             PLAN, g, K, KP, RATES, ROWS, MASKED, SAVE, BN, BK, BD, WIDE, PRECISION,
         )  # fmt: skip
+    bad = confirm(bad, z_first, valid, z_sd, z_st, PLAN, BN, BK, WIDE)
     store_tokens(codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st, K, KP, BN)
 
 

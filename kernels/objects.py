@@ -33,7 +33,8 @@ class Facts:
             memory counted as loads.
         tensor_core: static number of matrix instructions.
         inexact: those of them whose factors are narrower than float32.
-        fma: static number of float multiply-adds.
+        fma: static number of float multiply-adds of a thread; matrix instructions are counted by
+            what they multiply, shared among the threads of a warp.
         instructions: static number of instructions.
         loops: the innermost loops, each with what one turn of it does.
     """
@@ -61,7 +62,11 @@ class Loop:
     instructions: int = 0
     fma: int = 0
     tensor_core: int = 0
-    shared_loads: int = 0
+
+    @property
+    def moved(self) -> int:
+        """Bytes of a thread."""
+        return sum(width * n for counts in (self.loads, self.stores) for width, n in counts.items())
 
 
 def short(dtype: torch.dtype) -> str:
@@ -135,6 +140,13 @@ def instructions(sass: str) -> Iterator[tuple[int, str, str]]:
             position += 1
 
 
+def innermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that hold no other one, in order."""
+    return sorted(
+        s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)
+    )
+
+
 def _is_load(opcode: str) -> bool:
     return opcode.startswith(("LDG", "LDGSTS")) and not opcode.startswith("LDGDEPBAR")
 
@@ -143,14 +155,27 @@ def _is_store(opcode: str) -> bool:
     return opcode.startswith("STG")
 
 
+def _fma(opcode: str) -> int:
+    return 2 if opcode.startswith("FFMA2") else int(opcode.startswith("FFMA"))
+
+
 def _read_nvidia(compiled: Any) -> Facts:
     cubin = compiled.asm["cubin"]
-    used = resources(cubin)
+    return facts_of(
+        disassemble(cubin),
+        resources(cubin),
+        shared=compiled.metadata.shared,
+        threads=32 * compiled.metadata.num_warps,
+    )
+
+
+def facts_of(sass: str, used: dict[str, int], *, shared: int, threads: int) -> Facts:
+    """Facts of one kernel from its SASS and what ``cuobjdump -res-usage`` says of it."""
     loads: Counter[int] = Counter()
     stores: Counter[int] = Counter()
     opcodes: Counter[str] = Counter()
     labels: dict[str, int] = {}
-    listing = list(instructions(disassemble(cubin)))
+    listing = list(instructions(sass))
     spans = []
     for position, opcode, operands in listing:
         if opcode == "LABEL":
@@ -165,18 +190,16 @@ def _read_nvidia(compiled: Any) -> Facts:
             target = re.search(r"\.L\w+", operands)
             if target and target.group(0) in labels:
                 spans.append((labels[target.group(0)], position))
-    inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     loops = []
-    for low, high in inner:
+    for low, high in innermost(spans):
         body = [op for p, op, _ in listing if low <= p < high + 1 and op != "LABEL"]
         loops.append(
             Loop(
                 dict(Counter(_width(op) for op in body if _is_load(op))),
                 dict(Counter(_width(op) for op in body if _is_store(op))),
                 len(body),
-                sum(op.startswith("FFMA") for op in body),
+                sum(_fma(op) for op in body),
                 sum(bool(_MATRIX.match(op)) for op in body),
-                sum(op.startswith("LDS") for op in body),
             )
         )
     matrix = sum(n for op, n in opcodes.items() if _MATRIX.match(op))
@@ -185,13 +208,13 @@ def _read_nvidia(compiled: Any) -> Facts:
         registers=used["REG"],
         spills=max(used.get("LOCAL", 0), 4 * local),
         stack=used.get("STACK", 0),
-        shared=compiled.metadata.shared,
-        threads=32 * compiled.metadata.num_warps,
+        shared=shared,
+        threads=threads,
         loads=dict(loads),
         stores=dict(stores),
         tensor_core=matrix,
         inexact=matrix,  # NVIDIA has no matrix instruction with float32 factors
-        fma=opcodes["FFMA"] + opcodes["FFMA2"],
+        fma=opcodes["FFMA"] + 2 * opcodes["FFMA2"],
         instructions=sum(opcodes.values()),
         loops=tuple(loops),
     )
@@ -209,17 +232,44 @@ def _amd_width(opcode: str) -> int:
     return 4
 
 
+_AMD_LINE = re.compile(r"^(?:(\.LBB\w+):|\s+([a-z]\w+)\s*(\S*))", re.M)
+_AMD_LOAD = re.compile(r"(global|buffer|flat)_load")
+_AMD_STORE = re.compile(r"(global|buffer|flat)_store")
+_MFMA = re.compile(r"v_mfma_\w+?_(\d+)x(\d+)x(\d+)(?:_(\d+)b)?")
+
+
+def _amd_fma(opcode: str) -> float:
+    matrix = _MFMA.match(opcode)
+    if matrix:
+        m, n, k, blocks = (int(size or 1) for size in matrix.groups())
+        return m * n * k * blocks / 64
+    return int(bool(re.match(r"v_(fma|fmac)_f32", opcode))) + 2 * opcode.startswith("v_pk_fma_f32")
+
+
+def _amd_loop(body: list[str]) -> Loop:
+    return Loop(
+        dict(Counter(_amd_width(op) for op in body if _AMD_LOAD.match(op))),
+        dict(Counter(_amd_width(op) for op in body if _AMD_STORE.match(op))),
+        len(body),
+        int(sum(_amd_fma(op) for op in body)),
+        sum(op.startswith("v_mfma") for op in body),
+    )
+
+
 def _read_amd(compiled: Any) -> Facts:
     text = compiled.asm["amdgcn"]
     used = {key: int(value) for key, value in re.findall(r"\.(\w+(?:_count|_size)):\s*(\d+)", text)}
-    opcodes = Counter(re.findall(r"^\s+([a-z]\w+)\s", text, re.M))
-    loads: Counter[int] = Counter()
-    stores: Counter[int] = Counter()
-    for opcode, n in opcodes.items():
-        if re.match(r"(global|buffer|flat)_load", opcode):
-            loads[_amd_width(opcode)] += n
-        elif re.match(r"(global|buffer|flat)_store", opcode):
-            stores[_amd_width(opcode)] += n
+    listing: list[str] = []
+    labels: dict[str, int] = {}
+    spans = []
+    for label, opcode, operand in _AMD_LINE.findall(text[: text.find(".rodata")]):
+        if label:
+            labels[label] = len(listing)
+            continue
+        if opcode.startswith(("s_cbranch", "s_branch")) and operand in labels:
+            spans.append((labels[operand], len(listing)))
+        listing.append(opcode)
+    whole = _amd_loop(listing)
     return Facts(
         registers=used.get("vgpr_count", 0),
         # Scalar registers spill to lanes of vector registers, not to memory; `stack` would show it.
@@ -227,12 +277,11 @@ def _read_amd(compiled: Any) -> Facts:
         stack=used.get("private_segment_fixed_size", 0),
         shared=compiled.metadata.shared,
         threads=64 * compiled.metadata.num_warps,
-        loads=dict(loads),
-        stores=dict(stores),
-        tensor_core=sum(n for op, n in opcodes.items() if op.startswith("v_mfma")),
-        inexact=sum(
-            n for op, n in opcodes.items() if op.startswith("v_mfma") and not _EXACT.match(op)
-        ),
-        fma=sum(n for op, n in opcodes.items() if re.match(r"v_(pk_)?(fma|fmac)_f32", op)),
-        instructions=sum(opcodes.values()),
+        loads=whole.loads,
+        stores=whole.stores,
+        tensor_core=whole.tensor_core,
+        inexact=sum(op.startswith("v_mfma") and not _EXACT.match(op) for op in listing),
+        fma=whole.fma,
+        instructions=len(listing),
+        loops=tuple(_amd_loop(listing[low : high + 1]) for low, high in innermost(spans)),
     )

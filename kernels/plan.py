@@ -98,6 +98,28 @@ class Plan:
         return tuple(block.as_tuple() for block in self.blocks)
 
 
+def edge(rates: Sequence[int], r: int) -> int:
+    """First stage of group ``r``: the stages that rate ``r`` has and rate ``r - 1`` has not."""
+    return 0 if r == 0 else rates[r - 1]
+
+
+def group_stages(rates: Sequence[int], r: int, padded_dims: int, padded_stages: int) -> int:
+    """Stages that group ``r`` takes, once padded to a power of two of at least 16 columns."""
+    if len(rates) == 1:
+        return padded_stages
+    padded = 1
+    while padded < rates[r] - (0 if r == 0 else rates[r - 1]) or padded * padded_dims < 16:
+        padded *= 2
+    return padded
+
+
+def group_columns(rates: Sequence[int], padded_dims: int, padded_stages: int) -> tuple[int, ...]:
+    """Columns of each group of stages in the products that take one rate after another."""
+    return tuple(
+        group_stages(rates, r, padded_dims, padded_stages) * padded_dims for r in range(len(rates))
+    )
+
+
 def describe(config: BDRFSQConfig) -> tuple[int, ...]:
     """The integers that describe a quantizer; see the head of this file."""
     out = [0 if config.bound == "tanh" else 1, config.num_stages, len(config.blocks)]

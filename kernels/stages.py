@@ -11,9 +11,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from affectcodec.kernels import plan
 from affectcodec.kernels.plan import FIELD
 
-# More thresholds than this are looped over at run time: the code stays small.
+# With more levels than this a digit is found by bisection instead of by comparing with all.
 UNROLLED_LEVELS = 16
 
 
@@ -31,6 +32,11 @@ def at(values, i):
 @triton.constexpr_function
 def unrolled(most):
     return most <= UNROLLED_LEVELS
+
+
+@triton.constexpr_function
+def halvings(most):
+    return (most - 1).bit_length()
 
 
 @triton.jit
@@ -108,17 +114,59 @@ def project(
     return acc
 
 
+@triton.constexpr_function
+def whole_width(plan):
+    return plan[-1][FIELD["channel"]] + plan[-1][FIELD["width"]]
+
+
+@triton.jit
+def confirm(
+    bad, z, valid, z_sd, z_st,
+    PLAN: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Which frames of a tile hold a NaN, where ``bad`` says that a projection is one.
+
+    Infinities that cancel make a NaN of a projection too, but leave the frame usable. The rare tile
+    that is marked is read again to tell them apart.
+    """
+    if tl.max(bad, axis=0) > 0:
+        n = tl.arange(0, BN)
+        d = tl.arange(0, BK)
+        tile = z + along(n, z_st, WIDE)[:, None] + along(d, z_sd, WIDE)[None, :]
+        lost = tl.zeros((BN, BK), tl.int32)
+        for start in range(0, whole_width(PLAN), BK):
+            mask = valid[:, None] & (start + d < whole_width(PLAN))[None, :]
+            b_z = tl.load(tile, mask=mask, other=0.0).to(tl.float32)
+            lost |= (b_z != b_z).to(tl.int32)
+            tile += step(BK, z_sd, WIDE)
+        bad = tl.max(lost, axis=1)
+    return bad
+
+
+@triton.jit
+def bisect(x, threshold, C: tl.constexpr, MOST: tl.constexpr):
+    """Number of ascending thresholds that each ``x`` reaches; ``threshold`` points at the first.
+
+    Unused thresholds are NaN and come last: nothing reaches them.
+    """
+    digit = tl.zeros(x.shape, tl.int32)
+    for i in tl.static_range(halvings(MOST)):
+        probe = digit + (1 << (halvings(MOST) - 1 - i))
+        tau = tl.load(threshold + (probe - 1) * C, mask=probe < MOST, other=float("nan"))
+        digit = tl.where(x >= tau, probe, digit)
+    return digit
+
+
 @triton.jit
 def digits_of(x, threshold, C: tl.constexpr, MOST: tl.constexpr):
     """Number of thresholds that each ``x [BN, C]`` reaches; ``threshold`` points at ``[C]``."""
-    digit = tl.zeros(x.shape, tl.int32)
     if unrolled(MOST):
+        digit = tl.zeros(x.shape, tl.int32)
         for level in tl.static_range(MOST - 1):
             digit += (x >= tl.load(threshold + level * C)[None, :]).to(tl.int32)
+        return digit
     else:
-        for level in range(MOST - 1):
-            digit += (x >= tl.load(threshold + level * C)[None, :]).to(tl.int32)
-    return digit
+        return bisect(x, threshold[None, :], C, MOST)
 
 
 @triton.jit
@@ -136,13 +184,12 @@ def entry_of(digit, table, C: tl.constexpr, MOST: tl.constexpr):
 @triton.jit
 def value_of(x, threshold, value, C: tl.constexpr, MOST: tl.constexpr):
     """Value of the digit of each ``x [BN]`` of one column; the tables point at its entry."""
-    v = tl.zeros(x.shape, tl.float32) + tl.load(value)
     if unrolled(MOST):
+        v = tl.zeros(x.shape, tl.float32) + tl.load(value)
         for level in tl.static_range(MOST - 1):
             v = tl.where(x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v)
     else:
-        for level in range(MOST - 1):
-            v = tl.where(x >= tl.load(threshold + level * C), tl.load(value + (level + 1) * C), v)
+        v = tl.load(value + bisect(x, threshold, C, MOST) * C)
     # A NaN reaches no threshold; its value stays NaN so that it is seen downstream.
     return tl.where(x == x, v, x)
 
@@ -266,28 +313,12 @@ def join_groups(groups, RATES: tl.constexpr, DP: tl.constexpr, KP: tl.constexpr,
         return join_stages(parts, 0, KP, DP, BN)
 
 
-@triton.constexpr_function
-def edge(rates, r):
-    """First stage of group ``r``: the stages that rate ``r`` has and rate ``r - 1`` has not."""
-    return 0 if r == 0 else rates[r - 1]
-
-
-@triton.constexpr_function
-def group_stages(rates, r, dp, kp):
-    """Stages that group ``r`` takes once padded; see :func:`split_groups`."""
-    if len(rates) == 1:
-        return kp
-    padded = 1
-    while padded < rates[r] - (0 if r == 0 else rates[r - 1]) or padded * dp < 16:
-        padded *= 2
-    return padded
+edge = triton.constexpr_function(plan.edge)
+group_stages = triton.constexpr_function(plan.group_stages)
 
 
 @triton.constexpr_function
 def overhangs(rates, r, dp, kp):
     """Whether the padding of group ``r`` reaches past the last column."""
-    padded = 1
     first = 0 if r == 0 else rates[r - 1]
-    while padded < rates[r] - first or padded * dp < 16:
-        padded *= 2
-    return len(rates) > 1 and first + padded > kp
+    return len(rates) > 1 and first + group_stages(rates, r, dp, kp) > kp

@@ -57,6 +57,11 @@ def test_switched_off_native_part_says_how_to_switch_it_on(
     assert part.fix == "unset AFFECTCODEC_NO_NATIVE"
 
 
+def test_who_serves_cuda_tensors_is_shown() -> None:
+    (part,) = [part for part in info.collect().parts if part.name == "dispatch"]
+    assert "triton, then cuda, then reference; in this installation to " in part.detail
+
+
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info, "OPTIONAL", (("surely_absent_package", "eval", "testing"),))
     monkeypatch.setattr(info, "LARGE", ())

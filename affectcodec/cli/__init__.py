@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``affectcodec encode | decode | info | tokenize | train | evaluate``.
+"""The command line: one file a command.
 
-One file a command. To add one, write its file and add it below. torch is imported inside the
+To add one, write its file and add it below. torch is imported inside the
 commands that compute, so that ``--help`` and ``info`` answer at once.
 """
 
@@ -10,11 +10,13 @@ from __future__ import annotations
 import click
 
 from affectcodec import __version__
+from affectcodec.cli.ablate import ablate
 from affectcodec.cli.decode import decode
 from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
 from affectcodec.cli.evaluate import evaluate
 from affectcodec.cli.info import info
+from affectcodec.cli.probe import probe
 from affectcodec.cli.tokenize import tokenize
 from affectcodec.cli.train import train
 
@@ -51,5 +53,5 @@ def main() -> None:
     """
 
 
-for _command in (encode, decode, info, tokenize, train, evaluate):
+for _command in (encode, decode, info, tokenize, train, evaluate, probe, ablate):
     main.add_command(_command)

@@ -24,7 +24,8 @@ from affectcodec.cli.batch import set_threads
     multiple=True,
     metavar="NAME",
     help="A codec, may be repeated: affectcodec:KBPS, LABEL:KBPS (see --weights), codec2:MODE, "
-    "opus:KBPS, original, narrowband. Default: affectcodec at 0.75, 1.5, 3 and 6 kbit/s.",
+    "opus:KBPS, speex:KBPS, amrwb:KBPS; controls: original, narrowband, lowpass:KHZ, mulaw, world, "
+    "flat-f0. Default: affectcodec at 0.75, 1.5, 3 and 6 kbit/s.",
 )
 @click.option(
     "--weights",
@@ -49,7 +50,8 @@ from affectcodec.cli.batch import set_threads
     multiple=True,
     metavar="NAME",
     help="Only this measure, may be repeated: reconstruction (F0, energy, PESQ, STOI, mel), "
-    "egemaps and whisper (the judges), transcript (WER). Default: all.",
+    "egemaps and whisper (the judges), transcript (WER), speaker, visqol, dnsmos. Default: all "
+    "whose packages are installed.",
 )
 @click.option(
     "--matched",
@@ -107,8 +109,10 @@ def evaluate(
     quality, all with intervals over speakers, at the bits really used.
 
     MANIFEST is a CSV with the columns path, dataset, speaker, split, and where known emotion,
-    gender, language, transcript; paths are relative to it. The judges learn from the original
-    recordings of its training split, whose speakers must not be in the split that is measured.
+    gender, language, transcript; paths are relative to it. Or it is the folder of a corpus that
+    names its files as RAVDESS, EMO-DB, CREMA-D, ESD, IEMOCAP, nEMO, TESS, SAVEE or MEAD do. The
+    judges learn from the original recordings of the training split, whose speakers must not be in
+    the split that is measured.
 
     Every value is kept in the cache under all that it depends on: a run that was interrupted goes
     on where it was, and another codec costs only itself.
@@ -121,7 +125,11 @@ def evaluate(
       affectcodec evaluate data/manifest.csv --weights mine=runs/mine --codec mine:1.5 \\
           --measure egemaps --measure whisper --out results/
 
-    Needs: pip install 'affectcodec[eval,judges]'; codec2, opus-tools for those baselines.
+    A folder given with --weights may also hold EnCodec, DAC, Mimi, X-Codec or X-Codec 2 in the
+    format of transformers (pip install 'affectcodec[transformers]').
+
+    Needs: pip install 'affectcodec[judges]', pip install --no-deps resemblyzer; the Debian packages
+    codec2, opus-tools, speex, libvo-amrwbenc0 and libopencore-amrwb0 for those baselines.
     """
     from affectcodec.evaluation.evaluate import Plan, run
 

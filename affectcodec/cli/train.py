@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``affectcodec train``: a training run from manifests to exported weights."""
+"""``affectcodec train``: a training run from clips to exported weights."""
 
 from __future__ import annotations
 
-import difflib
-import functools
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from affectcodec.cli.batch import set_threads
 from affectcodec.cli.errors import EXIT_INTERRUPTED
+from affectcodec.cli.train_config import base_of, layered, stored_run
+from affectcodec.cli.train_data import Sources, named_shards, prepare
 
 if TYPE_CHECKING:
-    from affectcodec.training.cache import Clip
     from affectcodec.training.config import TrainConfig
+    from affectcodec.training.distributed import World
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(short_help="Train a codec.")
@@ -26,10 +30,31 @@ if TYPE_CHECKING:
     "--manifest",
     "manifests",
     multiple=True,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV with the columns path, split and, where known, dataset, speaker, emotion. Paths are "
-    "relative to it. May be repeated.",
+    type=_FILE,
+    help="CSV or JSON lines (.jsonl) with path, split and, where known, dataset, speaker, emotion, "
+    "arousal, valence. Paths are relative to it. May be repeated.",
+)
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of audio files; its subfolders train and dev are splits. May be repeated.",
+)
+@click.option(
+    "--hub",
+    "hubs",
+    multiple=True,
+    metavar="NAME",
+    help="Hugging Face data set with a column audio: a folder saved by it, or a name. Needs the "
+    "extra data. May be repeated.",
+)
+@click.option(
+    "--shards",
+    multiple=True,
+    metavar="NAME=PATTERN",
+    help="Corpus NAME as WebDataset tar shards, read as a stream: a folder, a pattern, a range "
+    "like part-{000..031}.tar, or URLs. Needs the extra data. May be repeated.",
 )
 @click.option("--train-split", default="train", show_default=True, help="Split to train on.")
 @click.option(
@@ -40,20 +65,28 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the run: configuration, checkpoints, curves.",
+    type=_FOLDER,
+    help="Folder of the run: configuration, checkpoints, curves, data.json (what became of the "
+    "data).",
 )
 @click.option(
     "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_FOLDER,
     help="Folder for prepared clips, shared by runs. Default: OUT/cache.",
+)
+@click.option(
+    "--preset", metavar="NAME", help="Codec to train: stream, stream-large or paper.  [stream]"
+)
+@click.option(
+    "--weights",
+    help="Start from these weights: a folder, or shipped ones by name. Discriminators and "
+    "optimizers that lie beside them are taken too.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps in all.")
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="JSON with any part of the configuration; the rest keeps its default.",
 )
 @click.option(
@@ -72,53 +105,99 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in OUT.")
 @click.option(
+    "--device",
+    help="cpu, cuda or cuda:N.  [a GPU where there is one; under torchrun one each]",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="Threads; when clips are prepared, processes. Default: all cores.",
 )
 @click.option(
     "--export",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_FOLDER,
     help="At the end write weights here, for --weights of the other commands.",
 )
+@click.option(
+    "--export-warm",
+    is_flag=True,
+    help="Export discriminators and optimizers too, so that finetuning starts warm.",
+)
 @click.option("--show-config", is_flag=True, help="Print the configuration and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print shapes, parameters, memory and an estimate of the time, and stop; needs no data.",
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --dry-run: devices to share the run. A real run has as many as torchrun starts.",
+)
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --dry-run: TFLOP/s that a device sustains, to estimate its time.",
+)
 def train(
     manifests: tuple[Path, ...],
+    folders: tuple[Path, ...],
+    hubs: tuple[str, ...],
+    shards: tuple[str, ...],
     train_split: str,
     dev_split: str,
-    out: Path,
+    out: Path | None,
     cache: Path | None,
+    preset: str | None,
+    weights: str | None,
     steps: int | None,
     config_file: Path | None,
     settings: tuple[str, ...],
     dataset_weights: tuple[str, ...],
     resume: bool,
+    device: str | None,
     threads: int | None,
     export: Path | None,
+    export_warm: bool,
     show_config: bool,
+    dry_run: bool,
+    gpus: int,
+    tflops: float | None,
 ) -> None:
-    """Train a codec on the clips of one or more manifests.
+    """Train a codec on the clips of manifests, folders, data sets and shards.
 
-    The first run on a manifest prepares its clips (resampling, F0), later ones reuse them. Ctrl-C
-    saves a checkpoint; --resume goes on from it to the step. Follow the curves with
-    `tensorboard --logdir OUT`. Needs the extra: pip install 'affectcodec[train]'.
+    The first run on some clips prepares them (resampling, F0), later ones reuse that. Clips that
+    cannot be used never stop a run: they are skipped, and listed in OUT/data.json with the reason.
+    Ctrl-C saves a checkpoint; --resume goes on from it to the bit. Follow the curves with
+    `tensorboard --logdir OUT`. Several processes or machines are started with torchrun, which may
+    restart them after a failure. Needs the extra: pip install 'affectcodec[train]'.
 
     \b
     Examples:
       affectcodec train --manifest data/manifest.csv --out runs/first --export weights/first
       affectcodec train --manifest data/manifest.csv --out runs/first --resume
-      affectcodec train --manifest a.csv --manifest b.csv --out runs/small --steps 5000 \\
-          --set batch_size=8 --set loss.f0=0.3 --datasets-weights a=2 --datasets-weights b=1
-      affectcodec train --manifest a.csv --out runs/x --show-config > base.json
-      affectcodec encode speech.wav --weights weights/first
+      affectcodec train --folder my/recordings --weights stream --out runs/mine --steps 4000
+      affectcodec train --preset paper --dry-run --gpus 8 --set batch_size=96
+      torchrun --nproc-per-node 8 --max-restarts 3 -m affectcodec train \\
+          --preset paper --shards speech=shards/ --dev-split none --out runs/paper
+      affectcodec train --show-config > base.json
+
+    Recipes for whole runs lie in recipes/ of the sources; docs/training.md explains the rest.
 
     Exit code: 0 done, 1 error, 2 wrong use, 130 interrupted (a checkpoint is saved).
     """
     from affectcodec.training.config import TrainConfig
+    from affectcodec.training.distributed import join, leave, was_restarted
 
-    stored = _stored_run(out, resume)
-    base = TrainConfig().to_dict() if stored is None else stored
-    values = _configuration(base, config_file, settings, dataset_weights, steps)
+    stored = None
+    if out is not None and not dry_run:
+        stored = stored_run(out, resume, was_restarted())
+    elif resume:
+        raise click.UsageError("--resume goes on with the run in --out; name it.")
+    base = base_of(preset, weights) if stored is None else stored
+    values = layered(base, config_file, settings, dataset_weights, steps)
     try:
         config = TrainConfig.from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
@@ -126,174 +205,98 @@ def train(
     if show_config:
         click.echo(json.dumps(config.to_dict(), indent=2))
         return
+    set_threads(threads)
+    if dry_run:
+        _print_dry_run(config, gpus, tflops)
+        return
+    if out is None:
+        raise click.UsageError("--out: name the folder of the run.")
+    sources = Sources(manifests, folders, hubs, named_shards(shards))
+    if not sources:
+        raise click.UsageError("name what to train on: --manifest, --folder, --hub or --shards.")
     _need("tensorboard", "training curves")
     _need("pyworld", "fundamental frequency as a training target")
-    set_threads(threads)
-    clips = _clips(manifests, train_split, required=True)
-    dev_clips = [] if dev_split == "none" else _clips(manifests, dev_split, required=False)
-    _run(config, clips, dev_clips, out, cache or out / "cache", threads, resume, export)
+    places = (out, cache or out / "cache", export)
+    try:
+        _run(
+            config,
+            sources,
+            (train_split, dev_split),
+            places,
+            weights=None if stored is not None else weights,
+            resume=stored is not None,
+            workers=threads,
+            warm=export_warm,
+            join=lambda: join(device),
+        )
+    finally:
+        leave()
 
 
 def _run(
     config: TrainConfig,
-    clips: Sequence[Clip],
-    dev_clips: Sequence[Clip],
-    out: Path,
-    cache: Path,
-    threads: int | None,
+    sources: Sources,
+    splits: tuple[str, str],
+    places: tuple[Path, Path, Path | None],
+    *,
+    weights: str | None,
     resume: bool,
-    export: Path | None,
+    workers: int | None,
+    warm: bool,
+    join: Callable[[], World],
 ) -> None:
-    from affectcodec.training.cache import ClipCache
+    from affectcodec.training.data_report import DataReport
+    from affectcodec.training.guard import TrainingError
     from affectcodec.training.trainer import Trainer
 
-    progress = sys.stderr.isatty()
-    build = functools.partial(
-        ClipCache.build, config=config.codec, root=cache, progress=progress, workers=threads
+    out, cache, export = places
+    report = DataReport()
+    # Clips are prepared before the processes meet: that may take longer than they wait.
+    leads = int(os.environ.get("RANK", "0")) == 0
+    found = prepare(sources, splits, config, cache, report, workers=workers, leads=leads)
+    world = join()
+    trainer = Trainer(
+        config, found.train, found.dev, out, shards=found.shards, world=world, report=report
     )
-    train_cache = build(clips, speeds=config.speeds)
-    dev_cache = build(dev_clips, speeds=(1.0,)) if dev_clips else None
-    for name, built in (("training", train_cache), ("evaluation", dev_cache)):
-        if built is not None:
-            click.echo(
-                f"{name}: {len(built.clips)} clips, {built.seconds / 60:.1f} minutes", err=True
-            )
-            for path, reason in built.skipped[:5]:
-                click.echo(f"  skipped {path}: {reason}", err=True)
-            if len(built.skipped) > 5:
-                click.echo(f"  skipped {len(built.skipped) - 5} more", err=True)
-    trainer = Trainer(config, train_cache, dev_cache, out)
     if resume:
         trainer.resume()
-        click.echo(f"going on from step {trainer.step}", err=True)
-    trainer.run(progress=progress)
+        _say(world, f"going on from step {trainer.step}")
+    elif weights is not None:
+        taken = trainer.start_from(weights)
+        _say(world, f"starting from {weights}{', with its ' if taken else ''}{', '.join(taken)}")
+    try:
+        trainer.run(progress=sys.stderr.isatty())
+    except TrainingError as error:
+        raise click.ClickException(str(error)) from error
+    for line in report.summary() if world.leads else ():
+        click.echo(line, err=True)
     if trainer.step < config.steps:
-        click.echo(
+        _say(
+            world,
             f"Interrupted at step {trainer.step} of {config.steps}; a checkpoint is saved, "
             "--resume goes on from it.",
-            err=True,
         )
         click.get_current_context().exit(EXIT_INTERRUPTED)
-    click.echo(f"trained {trainer.step} steps into {out}", err=True)
+    _say(world, f"trained {trainer.step} steps into {out}")
     if export is not None:
-        trainer.export(export)
-        click.echo(f"weights: {export}", err=True)
+        trainer.export(export, warm=warm)
+        _say(world, f"weights: {export}")
 
 
-def _stored_run(out: Path, resume: bool) -> dict[str, Any] | None:
-    """Configuration of the run in ``out``, None if there is none."""
-    from affectcodec.training.run_state import latest_checkpoint
+def _say(world: World, text: str) -> None:
+    if world.leads:
+        click.echo(text, err=True)
 
-    checkpoint = latest_checkpoint(out) if out.is_dir() else None
-    if checkpoint is None:
-        if resume:
-            raise click.UsageError(f"--resume: no checkpoint in {out}; start without it.")
-        return None
-    if not resume:
-        raise click.UsageError(
-            f"--out: {out} holds a run ({checkpoint.name}); add --resume to go on with it, or name "
-            "another folder."
-        )
+
+def _print_dry_run(config: TrainConfig, gpus: int, tflops: float | None) -> None:
+    from affectcodec.training.dry_run import dry_run
+
     try:
-        stored: dict[str, Any] = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{out / 'config.json'}: cannot be read: {error}") from error
-    return stored
-
-
-def _configuration(
-    base: dict[str, Any],
-    config_file: Path | None,
-    settings: Sequence[str],
-    dataset_weights: Sequence[str],
-    steps: int | None,
-) -> dict[str, Any]:
-    """``base`` with everything laid over it, the more specific the later."""
-    values: dict[str, Any] = json.loads(json.dumps(base))
-    if config_file is not None:
-        try:
-            given = json.loads(config_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise click.BadParameter(
-                f"{config_file}: not JSON: {error}", param_hint="--config"
-            ) from error
-        if not isinstance(given, dict):
-            raise click.BadParameter(
-                f"{config_file}: wanted a JSON object, got {type(given).__name__}",
-                param_hint="--config",
-            )
-        _merge(values, given, "", "--config")
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise click.BadParameter(f"{setting!r}: wanted KEY=VALUE", param_hint="--set")
-        nested: Any = _value(text)
-        for part in reversed(key.strip().split(".")):
-            nested = {part: nested}
-        _merge(values, nested, "", "--set")
-    if dataset_weights:
-        values["dataset_weights"] = dict(_weight(pair) for pair in dataset_weights)
-    if steps is not None:
-        values["steps"] = steps
-    return values
-
-
-def _merge(values: dict[str, Any], given: Mapping[str, Any], prefix: str, option: str) -> None:
-    for key, value in given.items():
-        name = f"{prefix}{key}"
-        if key not in values:
-            near = difflib.get_close_matches(key, values, 1, 0.5)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise click.BadParameter(
-                f"unknown key {name!r}{hint} There are {', '.join(values)}.", param_hint=option
-            )
-        if isinstance(values[key], dict) and name != "dataset_weights":
-            if not isinstance(value, Mapping):
-                raise click.BadParameter(
-                    f"{name!r} is a group of {', '.join(values[key])}; set {name}.NAME=VALUE",
-                    param_hint=option,
-                )
-            _merge(values[key], value, f"{name}.", option)
-        else:
-            values[key] = value
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _weight(pair: str) -> tuple[str, float]:
-    name, separator, text = pair.partition("=")
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = -1.0
-    if not separator or not name or not 0 <= weight < float("inf"):
-        raise click.BadParameter(
-            f"{pair!r}: wanted NAME=WEIGHT with a weight of 0 or more",
-            param_hint="--datasets-weights",
-        )
-    return name, weight
-
-
-def _clips(manifests: Sequence[Path], split: str, *, required: bool) -> list[Clip]:
-    from affectcodec.training.cache import read_manifest
-
-    clips: list[Clip] = []
-    reasons: list[str] = []
-    for manifest in manifests:
-        try:
-            clips += read_manifest(manifest, split)
-        except ValueError as error:
-            reasons.append(str(error))
-    if required and not clips:
-        raise click.ClickException("; ".join(reasons))
-    for reason in reasons:
-        click.echo(f"Note: {reason}", err=True)
-    return clips
+        found = dry_run(config, gpus)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    for line in found.lines(tflops):
+        click.echo(line)
 
 
 def _need(package: str, purpose: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,19 @@ from affectcodec.evaluation.campaign import ORIGINAL, Measured, bitrate
 from affectcodec.evaluation.concordance import egemaps_concordance
 from affectcodec.evaluation.emotion import Decisions, emotion_scores, paired
 from affectcodec.evaluation.judges import JUDGES, FittedJudge, Judge, fit
-from affectcodec.evaluation.metrics import METRICS
+from affectcodec.evaluation.metrics import METRICS, Metric
+from affectcodec.evaluation.speaker import similarity
 from affectcodec.evaluation.words import count_errors, error_rate
 from affectcodec.manifest import Clip
 
+EXTRA_METRICS: tuple[Metric, ...] = (
+    Metric("visqol", "ViSQOL", 1, 2, "MOS-LQO, speech mode, 1 to 5"),
+    Metric("dnsmos_ovrl", "DNSMOS overall", 1, 2, "P.835, no reference, 1 to 5"),
+    Metric("dnsmos_sig", "DNSMOS signal", 1, 2, "likewise"),
+    Metric("dnsmos_bak", "DNSMOS background", 1, 2, "likewise"),
+    Metric("speaker_similarity", "speaker similarity", 1, 3, "cosine of speaker embeddings"),
+)
+CLIP_METRICS = (*METRICS, *EXTRA_METRICS)
 JOINT = "joint"
 MIN_CLASSES = 3
 
@@ -103,8 +112,6 @@ def assess_emotion(
     out: dict[str, Any] = {}
     for task, datasets in emotion_tasks(train, clips).items():
         own_train, own_clips = labelled(train, datasets), labelled(clips, datasets)
-        known = {clip.emotion for clip in own_train}
-        own_clips = [clip for clip in own_clips if clip.emotion in known]
         out[task] = {
             judge.name: _assess_judge(
                 judge, measured, own_train, own_clips, codecs, matched, comparisons
@@ -112,6 +119,63 @@ def assess_emotion(
             for judge in JUDGES
         }
     return out
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one judge decided on the clips of one task.
+
+    Attributes:
+        fitted: the judge, trained on originals.
+        clips: those that have features for every codec.
+        weights: bootstrap draws `[replicates, clips]`.
+        decisions: codec -> decisions; `original` among them.
+        features: codec -> `[clips, features]`.
+        left_out: clips without features for some codec.
+    """
+
+    fitted: FittedJudge
+    clips: list[Clip]
+    weights: np.ndarray
+    decisions: dict[str, Decisions]
+    features: dict[str, np.ndarray]
+    left_out: int
+
+
+def judge_clips(
+    judge: Judge,
+    measured: Measured,
+    train: Sequence[Clip],
+    clips: Sequence[Clip],
+    codecs: Sequence[str],
+) -> Judged:
+    """Trains a judge on the originals of labelled training clips and lets it decide on every codec.
+
+    Raises:
+        ValueError: fewer than two classes or training speakers.
+    """
+    fitted = train_judge(judge, measured, train, ORIGINAL)
+    known = [clip for clip in clips if clip.emotion in fitted.classes]
+    # the same clips for every codec: one without features for any of them is left out for all
+    there = set(range(len(known)))
+    found = {}
+    for name in dict.fromkeys((ORIGINAL, *codecs)):
+        features, index = _features(measured, known, name, judge.measure)
+        found[name] = dict(zip(index, features, strict=True))
+        there &= set(index)
+    rows = sorted(there)
+    if not rows:
+        raise ValueError(f"judge {judge.name}: no labelled clip has features for every codec")
+    kept = [known[i] for i in rows]
+    features_of = {name: np.stack([own[i] for i in rows]) for name, own in found.items()}
+    truth = np.array([fitted.classes.index(clip.emotion) for clip in kept])
+    on_original = fitted.decide(features_of[ORIGINAL])
+    decisions = {
+        name: Decisions(fitted.classes, truth, on_original, fitted.decide(features))
+        for name, features in features_of.items()
+    }
+    weights = draw_weights([clip.speaker for clip in kept], [clip.dataset for clip in kept])
+    return Judged(fitted, kept, weights, decisions, features_of, len(known) - len(kept))
 
 
 def _assess_judge(
@@ -123,33 +187,16 @@ def _assess_judge(
     matched: Sequence[str],
     comparisons: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    fitted = train_judge(judge, measured, train, ORIGINAL)
-    # the same clips for every codec: one without features for any of them is left out for all
-    there = set(range(len(clips)))
-    by_codec = {}
-    for name in (ORIGINAL, *codecs):
-        features, index = _features(measured, clips, name, judge.measure)
-        by_codec[name] = dict(zip(index, features, strict=True))
-        there &= set(index)
-    kept = [clips[i] for i in sorted(there)]
-    weights = draw_weights([clip.speaker for clip in kept], [clip.dataset for clip in kept])
-    genders = [clip.gender for clip in kept]
-    truth = np.array([fitted.classes.index(clip.emotion) for clip in kept])
-
-    def answers(some: FittedJudge, name: str) -> np.ndarray:
-        return some.decide(np.stack([by_codec[name][i] for i in sorted(there)]))
-
-    on_original = answers(fitted, ORIGINAL)
-    decisions = {
-        name: Decisions(fitted.classes, truth, on_original, answers(fitted, name))
-        for name in dict.fromkeys((ORIGINAL, *codecs))
-    }
+    judged = judge_clips(judge, measured, train, clips, codecs)
+    fitted, weights, decisions = judged.fitted, judged.weights, judged.decisions
+    genders = [clip.gender for clip in judged.clips]
     scores = {}
     for name, own in decisions.items():
         scores[name] = emotion_scores(own, genders, weights)
         if name in matched and name != ORIGINAL:
             again = train_judge(judge, measured, train, name, c=fitted.c)
-            coded = Decisions(fitted.classes, truth, on_original, answers(again, name))
+            answers = again.decide(judged.features[name])
+            coded = Decisions(fitted.classes, own.truth, own.original, answers)
             found = emotion_scores(coded, genders, weights)
             scores[name] |= {"uar_matched": found["uar"], "kept_matched": found["kept"]}
     return {
@@ -158,9 +205,9 @@ def _assess_judge(
         "c": fitted.c,
         "cross_validated_uar": fitted.cross_validated,
         "train_clips": len(train),
-        "clips": len(kept),
-        "left_out": len(clips) - len(kept),
-        "speakers": len({clip.speaker for clip in kept}),
+        "clips": len(judged.clips),
+        "left_out": judged.left_out,
+        "speakers": len({clip.speaker for clip in judged.clips}),
         "codecs": scores,
         "comparisons": [
             {"codec": a, "against": b, "kept": paired(decisions[a], decisions[b], weights)}
@@ -255,6 +302,27 @@ def _difference(
     return asdict(interval(float(edits.sum() / words.sum()), replicates, int(there.sum())))
 
 
+def clip_metrics(
+    measured: Measured, clip: Clip, codec: str
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Metrics of one clip through one codec, and the reasons of those that have none."""
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for measure in ("reconstruction", "visqol", "dnsmos"):
+        found = measured.value(clip, codec, measure)
+        if isinstance(found, dict):
+            reasons |= found.get("failures", {})
+            values |= {m.name: found[m.name] for m in CLIP_METRICS if m.name in found}
+        elif reason := measured.reason(clip, codec, measure):
+            reasons[measure] = reason
+    voices = [measured.value(clip, name, "speaker") for name in (ORIGINAL, codec)]
+    if all(isinstance(voice, np.ndarray) for voice in voices):
+        values["speaker_similarity"] = similarity(np.asarray(voices[0]), np.asarray(voices[1]))
+    elif reason := measured.reason(clip, codec, "speaker"):
+        reasons["speaker_similarity"] = reason
+    return values, reasons
+
+
 def assess_metrics(
     measured: Measured,
     clips: Sequence[Clip],
@@ -286,15 +354,13 @@ def _assess_group(
         "comparisons": [],
     }
     for name in codecs:
-        columns = {metric.name: np.full(len(clips), np.nan) for metric in METRICS}
+        columns = {metric.name: np.full(len(clips), np.nan) for metric in CLIP_METRICS}
         failures: dict[str, Counter[str]] = {}
         for i, clip in enumerate(clips):
-            found = measured.value(clip, name, "reconstruction")
-            if not isinstance(found, dict):
-                continue
-            for metric in METRICS:
-                columns[metric.name][i] = found.get(metric.name, np.nan)
-            for metric_name, reason in found.get("failures", {}).items():
+            found, reasons = clip_metrics(measured, clip, name)
+            for metric_name, value in found.items():
+                columns[metric_name][i] = value
+            for metric_name, reason in reasons.items():
                 failures.setdefault(metric_name, Counter())[reason] += 1
         values[name] = columns
         out["codecs"][name] = {
@@ -310,7 +376,7 @@ def _assess_group(
                     "against": b,
                     "difference": {
                         m.name: asdict(estimate(values[a][m.name] - values[b][m.name], weights))
-                        for m in METRICS
+                        for m in CLIP_METRICS
                     },
                 }
             )

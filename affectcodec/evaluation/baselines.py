@@ -1,32 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs to measure: the neural one and its baselines behind one method.
+"""What a codec is to the harness, and the baselines that run as programs: Codec 2 and Opus.
 
 `Codec.roundtrip(wav)` takes a 16 kHz clip and returns what came back with the bits that were sent:
 every bit of the payload, silence and flushing frames included, containers and padding to whole
-bytes excluded. Names, as given on command lines:
-
-    affectcodec:1.5   the neural codec at 1.5 kbit/s
-    codec2:1300       Codec 2 (3200 2400 1600 1400 1300 1200 700C), 8 kHz inside
-    codec2:1300@-26   the same with each clip brought to -26 dB before, and back after
-    opus:6            Opus at 6 kbit/s asked (VBR; what it used is measured)
-    narrowband        resampled to 8 kHz, 16-bit, and back: the ceiling of any 8 kHz codec
-    original          16-bit original: the ceiling of the metrics
+bytes excluded. `codecs.py` has the names.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from affectcodec.audio import load_audio, load_pcm16, pcm16_bytes, resample, save_audio
 from affectcodec.evaluation.alignment import active_frames, frame_levels
@@ -102,7 +93,8 @@ def run_program(arguments: list[str], data: bytes, timeout_s: float) -> bytes:
     return done.stdout
 
 
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
+    """16 hex digits over a file's bytes."""
     return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
 
 
@@ -136,7 +128,7 @@ class Codec2:
 
     @property
     def fingerprint(self) -> str:
-        programs = [_file_digest(find_program(p, "codec2")) for p in ("c2enc", "c2dec")]
+        programs = [file_digest(find_program(p, "codec2")) for p in ("c2enc", "c2dec")]
         return f"{self.name}-flush{CODEC2_FLUSH}-{'-'.join(programs)}"
 
     def roundtrip(self, wav: np.ndarray) -> Coded:
@@ -214,7 +206,7 @@ class Opus:
 
     @property
     def fingerprint(self) -> str:
-        programs = [_file_digest(find_program(p, "opus-tools")) for p in ("opusenc", "opusdec")]
+        programs = [file_digest(find_program(p, "opus-tools")) for p in ("opusenc", "opusdec")]
         return f"{self.name}-{'-'.join(programs)}"
 
     def roundtrip(self, wav: np.ndarray) -> Coded:
@@ -237,112 +229,3 @@ class Opus:
             payload = sum(ogg_packet_sizes(Path(packed).read_bytes())[2:])
             decoded, _ = load_audio(out, sample_rate=SAMPLE_RATE)
         return Coded(decoded, 8 * payload)
-
-
-@dataclass(frozen=True)
-class PassThrough:
-    """The clip as 16-bit PCM at `rate` Hz and back: an anchor, not a codec."""
-
-    name: str
-    rate: int
-
-    @property
-    def fingerprint(self) -> str:
-        return f"pcm16-{self.rate}"
-
-    def roundtrip(self, wav: np.ndarray) -> Coded:
-        pcm, _ = pcm16_bytes(resample(wav, SAMPLE_RATE, self.rate))
-        back, _ = load_pcm16(pcm, sample_rate_in=self.rate, sample_rate=SAMPLE_RATE)
-        return Coded(back, 8 * len(pcm))
-
-
-class NeuralCodec:
-    """An `AffectCodec` (or anything with its `encode` and `decode`) at one bitrate."""
-
-    def __init__(self, codec: Any, kbps: float, *, label: str = "affectcodec") -> None:
-        self.codec, self.kbps, self.label = codec, kbps, label
-        self._fingerprint = f"{label}-{kbps:g}-{model_digest(codec)}"
-
-    @property
-    def name(self) -> str:
-        return f"{self.label}:{self.kbps:g}"
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    def roundtrip(self, wav: np.ndarray) -> Coded:
-        with torch.inference_mode():
-            tokens = self.codec.encode(
-                torch.from_numpy(np.ascontiguousarray(wav)), sample_rate=SAMPLE_RATE, kbps=self.kbps
-            )
-            out = self.codec.decode(tokens)
-        bits_a_frame = sum(tokens.quantizer.bits(tokens.stages).values())
-        return Coded(out[0, 0].float().cpu().numpy(), float(bits_a_frame * int(tokens.lengths[0])))
-
-
-def model_digest(codec: Any) -> str:
-    """16 hex digits over the weights and the configuration of a codec."""
-    digest = hashlib.blake2b(digest_size=8)
-    config: Any = getattr(codec, "config", None)
-    if hasattr(config, "to_dict"):
-        digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
-    if hasattr(codec, "state_dict"):
-        for key, value in sorted(codec.state_dict().items()):
-            if isinstance(value, torch.Tensor):
-                digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().tobytes())
-    else:
-        digest.update(repr(codec).encode())
-    return digest.hexdigest()
-
-
-def make_codecs(names: list[str], weights: Mapping[str, str | None]) -> list[Codec]:
-    """Codecs from their command-line names.
-
-    Args:
-        names: e.g. `["affectcodec:1.5", "codec2:1300"]`.
-        weights: label -> folder or name for `AffectCodec.from_pretrained` (None: the shipped ones).
-            A label is what stands before the colon, so two checkpoints can be measured side by
-            side: `{"affectcodec": None, "ablation": "runs/rvq"}`.
-
-    Raises:
-        ValueError: unknown or repeated name, wrong rate.
-        BaselineError: program of a baseline missing.
-    """
-    if len(set(names)) != len(names):
-        raise ValueError(f"codecs: got {names}, wanted each name once")
-    loaded: dict[str, Any] = {}
-    codecs: list[Codec] = []
-    for name in names:
-        kind, _, rate = name.partition(":")
-        if kind == "codec2" and rate:
-            mode, _, level = rate.partition("@")
-            codecs.append(Codec2(mode, float(level) if level else None))
-        elif name == "original":
-            codecs.append(PassThrough(name, SAMPLE_RATE))
-        elif name == "narrowband":
-            codecs.append(PassThrough(name, NARROW_RATE))
-        elif (kind == "opus" or kind in weights) and _is_number(rate):
-            if kind == "opus":
-                codecs.append(Opus(float(rate)))
-                continue
-            if kind not in loaded:
-                from affectcodec.codec import AffectCodec
-
-                loaded[kind] = AffectCodec.from_pretrained(weights[kind])
-            codecs.append(NeuralCodec(loaded[kind], float(rate), label=kind))
-        else:
-            raise ValueError(
-                f"codecs: {name!r} is unknown; wanted LABEL:KBPS with LABEL in {sorted(weights)} "
-                "(see --weights), codec2:MODE, opus:KBPS, narrowband or original"
-            )
-    return codecs
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False

@@ -21,7 +21,8 @@ import numpy as np
 
 from affectcodec.audio import load_audio
 from affectcodec.evaluation.alignment import SAMPLE_RATE, align, shift
-from affectcodec.evaluation.baselines import Codec, make_codecs
+from affectcodec.evaluation.baselines import Codec
+from affectcodec.evaluation.codecs import make_codecs
 from affectcodec.evaluation.measures import BY_NAME, Measure, Pair
 from affectcodec.evaluation.store import Store, Value, entry_key
 from affectcodec.evaluation.workers import run_tasks

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from affectcodec.audio import load_audio
 from affectcodec.codec import AffectCodec
+from affectcodec.nn.bdrfsq import BDRFSQ
 from affectcodec.nn.causal import StreamState
 from affectcodec.ops import fsq
 from affectcodec.ops.bd_rfsq.codespace import recurrence
@@ -76,11 +77,17 @@ def _latent(codec: AffectCodec, wav: Tensor, chunks: Sequence[int] | None = None
 @torch.inference_mode()
 def _quantize(codec: AffectCodec, latent: Tensor) -> _Digits:
     """Digits of ``latent [1, T, D]``."""
+    quantizer = codec.quantizer
+    if not isinstance(quantizer, BDRFSQ):
+        raise ValueError(
+            f"codec: its quantizer is of kind {codec.config.quantizer.kind!r}, which has no "
+            "thresholds to be near to; wanted 'bd-rfsq'"
+        )
     digits, margin = {}, {}
     slices = codec.config.quantizer.block_slices()
     for block in codec.config.quantizer.blocks:
         part = latent[..., slices[block.name]].transpose(1, 2)
-        params = codec.quantizer.block_params(block.name)
+        params = quantizer.block_params(block.name)
         bound = codec.config.quantizer.bound
         P = torch.matmul(params.W.reshape(-1, block.width), part) + params.c.reshape(-1, 1)
         n, y, _ = recurrence(P, params, block.levels, bound, None)

@@ -5,10 +5,11 @@ Of the decisions of one judge on the same clips, original and coded:
 
     uar                 unweighted average recall, on coded
     kept                uar on coded over uar on originals
-    degradation         1 - kept
+    degradation         (a_o - a_c) / a_o, a the share of clips decided rightly
     macro_degradation   mean over classes of (r_o - r_c) / r_o, r the recall of a class on originals
-                        and coded; classes that the judge misses on originals (r_o = 0) are left
-                        out. Gains count as negative: clipping them would find degradation in noise.
+                        and coded, of the classes that the judge hears on originals better than by
+                        chance (1 / classes): a fraction of nearly nothing tells nothing. Gains
+                        count as negative: clipping them would find degradation in noise.
     lost                mean over classes of the share of clips, right on the original, that are
                         wrong when coded
     agreement           share of clips with the same decision on original and coded
@@ -73,13 +74,17 @@ def statistics(decisions: Decisions, weights: np.ndarray) -> dict[str, np.ndarra
     was_right = one_hot & (d.original == d.truth)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = _mean(after) / _mean(before)
-        relative = np.where(before > 0, (before - after) / before, np.nan)
+        right_before = weights @ (d.original == d.truth)
+        right_after = weights @ (d.coded == d.truth)
+        heard = recalls(d.truth, d.original, count, np.ones((1, len(d.truth)))) > 1.0 / count
+        degradation = (right_before - right_after) / right_before
+        relative = np.where(heard & (before > 0), (before - after) / before, np.nan)
         gone = (weights @ (was_right & (d.coded != d.truth)[:, None])) / (weights @ was_right)
         agreement = (weights @ (d.original == d.coded)) / weights.sum(axis=1)
     return {
         "uar": _mean(after),
         "kept": kept,
-        "degradation": 1.0 - kept,
+        "degradation": degradation,
         "macro_degradation": _mean(relative),
         "lost": _mean(gone),
         "agreement": agreement,

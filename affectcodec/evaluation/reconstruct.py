@@ -22,7 +22,8 @@ import numpy as np
 
 from affectcodec.audio import load_audio
 from affectcodec.evaluation.alignment import SAMPLE_RATE, align, shift
-from affectcodec.evaluation.baselines import Codec, make_codecs
+from affectcodec.evaluation.baselines import Codec
+from affectcodec.evaluation.codecs import make_codecs
 from affectcodec.evaluation.metrics import METRICS_VERSION, measure
 from affectcodec.manifest import Clip, evenly
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from affectcodec.audio import AudioError
-from affectcodec.evaluation.baselines import BaselineError, Codec, make_codecs
+from affectcodec.evaluation.baselines import BaselineError, Codec
+from affectcodec.evaluation.codecs import make_codecs
 from affectcodec.evaluation.metrics import METRICS_VERSION
 from affectcodec.evaluation.reconstruct import (
     CALIBRATION_CLIPS,

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from affectcodec.evaluation.assess import CLIP_METRICS
 from affectcodec.evaluation.bootstrap import REPLICATES
 from affectcodec.evaluation.egemaps import GROUPS
-from affectcodec.evaluation.metrics import METRICS
 
-_BY_NAME = {metric.name: metric for metric in METRICS}
+_BY_NAME = {metric.name: metric for metric in CLIP_METRICS}
 PROSODY = (
     "f0_corr",
     "f0_rmse_cents",
@@ -21,9 +21,10 @@ PROSODY = (
     "energy_corr",
     "level_diff_db",
 )
-QUALITY = ("pesq_wb", "stoi", "estoi", "mel_db", "mel_4k_db")
+QUALITY = ("pesq_wb", "stoi", "estoi", "visqol", "dnsmos_ovrl", "speaker_similarity")
+SPECTRUM = ("mel_db", "mel_4k_db", "dnsmos_sig", "dnsmos_bak")
 DIO = ("dio_f0_corr", "dio_f0_rmse_cents", "dio_vuv_error", "dio_gross_pitch_error")
-COMPARED = ("f0_corr", "f0_rmse_cents", "vuv_error", "pesq_wb", "stoi", "estoi", "mel_db")
+COMPARED = ("f0_corr", "vuv_error", "pesq_wb", "stoi", "estoi", "visqol", "speaker_similarity")
 NOTES = f"""\
 How it was measured
 - Whole clips are coded; kbit/s is the payload over the whole duration, silence and flushing frames
@@ -32,8 +33,9 @@ How it was measured
   removed. Everything is taken where the original speaks: first to last frame less than 40 dB below
   the loudest, 100 ms on both sides, the same samples for every codec.
 - The judges learned on original recordings of other speakers. UAR: unweighted average recall; kept:
-  UAR coded over UAR original; macro degradation: mean over classes of the relative loss of recall,
-  gains counted against losses; lost: clips right on the original that are wrong when coded, mean
+  UAR coded over UAR original; degradation: relative loss of right decisions; macro degradation:
+  mean over classes heard better than by chance of the relative loss of recall, gains counted
+  against losses; lost: clips right on the original that are wrong when coded, mean
   over classes; agreement: same decision as on the original; UAR-M: the judge trained on coded
   speech.
 - Concordance: Lin's, of eGeMAPS functionals relative to the speaker's mean, averaged by group.
@@ -100,7 +102,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for name, group in results["metrics"].items():
         heading = "All clips" if name == "all" else name
         parts.append(f"## {heading}: {group['clips']} clips, {group['speakers']} speaker(s)")
-        parts += [_metrics(group, columns) for columns in (PROSODY, QUALITY, DIO)]
+        parts += [_metrics(group, columns) for columns in (PROSODY, QUALITY, SPECTRUM, DIO)]
         if group["comparisons"]:
             parts.append(_metric_comparisons(group))
     parts.append(_failures(everyone))
@@ -122,8 +124,8 @@ def _emotion(task: str, judge: Mapping[str, Any], rates: Mapping[str, float]) ->
         f"speaker(s); trained on {judge['train_clips']} clips, UAR over held-out training speakers "
         f"{judge['cross_validated_uar']:.3f} (C = {judge['c']:g}).",
     ]
-    columns = ("uar", "kept", "macro_degradation", "lost", "agreement")
-    titles = ["UAR", "kept", "macro degradation", "lost", "agreement"]
+    columns = ("uar", "kept", "degradation", "macro_degradation", "lost", "agreement")
+    titles = ["UAR", "kept", "degradation", "macro degradation", "lost", "agreement"]
     matched = any("uar_matched" in codec for codec in judge["codecs"].values())
     genders = sorted({g for codec in judge["codecs"].values() for g in codec["by_gender"]})
     header = ["codec", "kbit/s", *titles, *(["UAR-M"] if matched else [])]
@@ -165,6 +167,11 @@ def _comparisons(
 
 
 def _metrics(group: Mapping[str, Any], columns: Sequence[str]) -> str:
+    columns = [
+        c for c in columns if any(own["metrics"][c]["count"] for own in group["codecs"].values())
+    ]
+    if not columns:
+        return ""
     header = ["codec", "kbit/s", *(_BY_NAME[c].title for c in columns)]
     lines = []
     for name, codec in group["codecs"].items():
@@ -174,11 +181,16 @@ def _metrics(group: Mapping[str, Any], columns: Sequence[str]) -> str:
 
 
 def _metric_comparisons(group: Mapping[str, Any]) -> str:
-    header = ["difference (paired)", *(_BY_NAME[c].title for c in COMPARED)]
     lines = []
+    columns = [
+        c for c in COMPARED if any(p["difference"][c]["count"] for p in group["comparisons"])
+    ]
+    if not columns:
+        return ""
+    header = ["difference (paired)", *(_BY_NAME[c].title for c in columns)]
     for pair in group["comparisons"]:
         cells = []
-        for column in COMPARED:
+        for column in columns:
             metric, entry = _BY_NAME[column], pair["difference"][column]
             # those few clips that have the metric for both are no fair sample
             fair = entry["count"] >= max(1, group["clips"] / 2)
@@ -190,11 +202,10 @@ def _metric_comparisons(group: Mapping[str, Any]) -> str:
 
 def _failures(group: Mapping[str, Any]) -> str:
     lines = [
-        f"- `{name}`: {_BY_NAME[metric].title}: "
+        f"- `{name}`: {_BY_NAME[metric].title if metric in _BY_NAME else metric}: "
         + "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
         for name, codec in group["codecs"].items()
         for metric, reasons in codec["failures"].items()
-        if metric in _BY_NAME
     ]
     if not lines:
         return "Every metric had a value on every clip."

@@ -3,30 +3,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from affectcodec.config import BDRFSQConfig, Block, StageSpec
-from affectcodec.ops import fsq
-from affectcodec.ops.bd_rfsq import (
-    BlockParams,
-    BlockResult,
-    decode_block,
-    decode_block_backward,
-    kernels,
-    quantize_codespace,
-    quantize_naive,
-)
+from affectcodec.config import BDRFSQConfig
+from affectcodec.nn.bdrfsq_plain import PlainBDRFSQ, Stages
+from affectcodec.ops.bd_rfsq import kernels
 from affectcodec.ops.bd_rfsq.folding import FoldCache, describe, fold
-from affectcodec.ops.bd_rfsq.params import SCALE_EPSILON
 from affectcodec.ops.registry import REFERENCE, choose
 
-Stages = StageSpec | Tensor
+__all__ = ["BDRFSQ", "BDRFSQOutput", "Stages"]
 
 
 @dataclass(frozen=True)
@@ -37,44 +25,17 @@ class BDRFSQOutput:
         latent: quantized latent at the asked stage counts, in the layout and dtype of the input.
         tokens: composite tokens of all stages, ``[B, K, T]``.
         rates: latent at each asked rate ``m``, from the same pass.
+        commitment: loss that draws the encoder to the codebooks of a vector quantizer; None of
+            quantizers that learn by their gradient.
     """
 
     latent: Tensor
     tokens: Tensor
     rates: dict[int, Tensor]
+    commitment: Tensor | None = None
 
 
-class _BlockQuantizer(nn.Module):
-    """Parameters of one block."""
-
-    def __init__(self, block: Block, num_stages: int) -> None:
-        super().__init__()
-        dim, width = block.code_dim, block.width
-        # Each stage starts in a subspace of its own with orthonormal directions: on a latent of
-        # unit variance every digit then starts near its full entropy and no stage is dead.
-        frames = [self._orthonormal(dim, width) for _ in range(num_stages)]
-        self.W = nn.Parameter(torch.stack(frames))
-        self.c = nn.Parameter(torch.zeros(num_stages, dim))
-        self.O = nn.Parameter(torch.stack(frames).transpose(1, 2).contiguous())
-        self.e = nn.Parameter(torch.zeros(num_stages, width))
-        one = math.log(math.expm1(1 - SCALE_EPSILON))  # softplus(one) + epsilon == 1
-        self.scale_logit = nn.Parameter(torch.full((num_stages, dim), one))
-        self.shift = nn.Parameter(torch.zeros(num_stages, dim))
-
-    @staticmethod
-    def _orthonormal(dim: int, width: int) -> Tensor:
-        if dim > width:
-            return torch.randn(dim, width) / math.sqrt(width)
-        return torch.linalg.qr(torch.randn(width, dim)).Q.t().contiguous()
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (self.W, self.c, self.O, self.e, self.scale_logit, self.shift)
-
-    def params(self, dtype: torch.dtype) -> BlockParams:
-        return BlockParams(*(tensor.to(dtype) for tensor in self.tensors()))
-
-
-class BDRFSQ(nn.Module):
+class BDRFSQ(PlainBDRFSQ):
     """Block-diagonal residual finite scalar quantizer (arXiv 2605.23373).
 
     A latent frame is cut into named blocks; each block runs ``K`` residual FSQ stages of its own,
@@ -105,20 +66,15 @@ class BDRFSQ(nn.Module):
     def __init__(
         self, config: BDRFSQConfig, *, form: str = "codespace", backend: str | None = None
     ) -> None:
-        super().__init__()
         if not isinstance(config, BDRFSQConfig):
             raise TypeError(f"config must be a BDRFSQConfig, got {type(config).__name__}")
         if form not in ("codespace", "naive"):
             raise ValueError(f"form must be 'codespace' or 'naive', got {form!r}")
-        self.config = config
-        self.form = form
+        super().__init__(config, form)
         self.backend = REFERENCE if form == "naive" else backend
         self._description = describe(config)
         self._width = config.width
         self._folded = FoldCache()
-        self.blocks = nn.ModuleDict(
-            {block.name: _BlockQuantizer(block, config.num_stages) for block in config.blocks}
-        )
 
     def refold(self) -> None:
         """Fold the weights anew at the next call, after a write that autograd cannot see."""
@@ -129,28 +85,10 @@ class BDRFSQ(nn.Module):
         self._folded.forget()
         return super().train(mode)
 
-    def _all_parameters(self) -> list[Tensor]:
-        """Parameters of all blocks in order, without the cost of `nn.Module` attributes."""
-        found: list[Tensor] = []
-        for block in self._modules["blocks"]._modules.values():  # type: ignore[union-attr]
-            own = block._parameters  # type: ignore[union-attr]
-            if len(own) == 6:
-                found.extend(own.values())  # type: ignore[arg-type]
-            else:  # a parametrization took some of them over
-                found += cast(_BlockQuantizer, block).tensors()
-        return found
-
     def _weights(self, backend: str) -> Tensor:
         """Folded weights of the present parameters."""
         blocks = self._modules["blocks"]._modules  # type: ignore[union-attr]
         return self._folded.get(blocks, self._all_parameters, self._description, backend)
-
-    def block_params(self, name: str, dtype: torch.dtype = torch.float32) -> BlockParams:
-        """Parameters of one block, converted to ``dtype``."""
-        return self._block(name).params(dtype)
-
-    def _block(self, name: str) -> _BlockQuantizer:
-        return cast(_BlockQuantizer, self.blocks[name])
 
     # -- checks ---------------------------------------------------------------------------------
 
@@ -185,36 +123,6 @@ class BDRFSQ(nn.Module):
             )
         return tokens
 
-    def stage_mask(
-        self, stages: Stages, batch: int, num_stages: int, device: torch.device
-    ) -> dict[str, Tensor | None]:
-        """Mask ``[B, num_stages]`` of every block, None where nothing is cut; no host sync.
-
-        Args:
-            stages: None, an int, a mapping block -> int, or an integer tensor ``[B, G]`` of
-                counts for each sample and block.
-        """
-        index = torch.arange(num_stages, device=device)
-        if isinstance(stages, Tensor):
-            shape = (batch, len(self.config.blocks))
-            if tuple(stages.shape) != shape:
-                raise ValueError(
-                    f"stages: a tensor must be [B, G] = {list(shape)} "
-                    f"(G blocks: {list(self.config.names)}), got {list(stages.shape)}"
-                )
-            counts = stages.to(device)
-            return {
-                name: (index[None, :] < counts[:, g, None]).to(torch.float32)
-                for g, name in enumerate(self.config.names)
-            }
-        resolved = self.config.resolve_stages(stages)
-        return {
-            name: None
-            if count >= num_stages
-            else (index < count).to(torch.float32).expand(batch, num_stages)
-            for name, count in resolved.items()
-        }
-
     def _counts(
         self, stages: Stages, batch: int, num_stages: int, device: torch.device
     ) -> Tensor | None:
@@ -244,34 +152,6 @@ class BDRFSQ(nn.Module):
 
     # -- public ---------------------------------------------------------------------------------
 
-    def _run(
-        self, z: Tensor, masks: dict[str, Tensor | None], rates: tuple[int, ...]
-    ) -> dict[str, BlockResult]:
-        work = z if z.dtype == torch.float64 else z.float()
-        quantize = quantize_codespace if self.form == "codespace" else quantize_naive
-        results = {}
-        with torch.autocast(device_type=z.device.type, enabled=False):
-            for block, part in zip(
-                self.config.blocks,
-                work.split([block.width for block in self.config.blocks], 1),
-                strict=True,
-            ):
-                params = self._block(block.name).params(work.dtype)
-                results[block.name] = quantize(
-                    part, params, block.levels, self.config.bound, masks[block.name], rates
-                )
-        return results
-
-    def _pack(self, digits: dict[str, Tensor]) -> Tensor:
-        dtype = fsq.token_dtype(self.config.codebook_size)
-        token: Tensor | None = None
-        for block in self.config.blocks:
-            base = self.config.token_bases()[block.name]
-            code = fsq.pack_digits(digits[block.name], block.levels, dtype) * base
-            token = code if token is None else token + code
-        assert token is not None
-        return token
-
     def encode(
         self, z: Tensor, *, channels_last: bool = False, out: Tensor | None = None
     ) -> Tensor:
@@ -297,10 +177,7 @@ class BDRFSQ(nn.Module):
             return kernels.encode(backend, z, weights, self._description, channels_last, out)
         z = z.transpose(1, 2) if channels_last else z
         with torch.no_grad():
-            masks = self.stage_mask(None, z.shape[0], self.config.num_stages, z.device)
-            results = self._run(z, masks, ())
-            token = self._pack({name: r.digits for name, r in results.items()})
-            token = token.masked_fill(torch.isnan(z).any(1, keepdim=True), -1)
+            token = self._encode_plain(z)
             return token if out is None else _write(out, token)
 
     def decode(
@@ -375,49 +252,6 @@ class BDRFSQ(nn.Module):
                 raise ValueError(str(error)) from None
             raise
 
-    def _decode_masks(
-        self, tokens: Tensor, stages: Stages
-    ) -> Iterator[tuple[Block, Tensor, Tensor | None]]:
-        """Block, its digits ``[B, K', d, T]`` and its mask ``[B, K', 1 or T]``."""
-        batch, kept, _ = tokens.shape
-        if isinstance(stages, Tensor) and stages.ndim == 3:
-            index = torch.arange(kept, device=tokens.device)[None, :, None]
-            masks: dict[str, Tensor | None] = {
-                name: (index < stages[:, g, None, :].to(tokens.device)).float()
-                for g, name in enumerate(self.config.names)
-            }
-        else:
-            masks = {
-                name: None if mask is None else mask[..., None]
-                for name, mask in self.stage_mask(stages, batch, kept, tokens.device).items()
-            }
-        code = tokens
-        for block in self.config.blocks:
-            digit = fsq.unpack_digits(code % block.codebook_size, block.levels)
-            code = code // block.codebook_size
-            yield block, digit, masks[block.name]
-
-    def _decode_unchecked(self, tokens: Tensor, stages: Stages) -> Tensor:
-        parts = []
-        for block, digit, mask in self._decode_masks(tokens, stages):
-            module = self._block(block.name)
-            dtype = torch.float64 if module.W.dtype == torch.float64 else torch.float32
-            parts.append(decode_block(digit, module.params(dtype), block.levels, mask))
-        return torch.cat(parts, 1)
-
-    def _decode_gradients(
-        self, grad: Tensor, tokens: Tensor, counts: Tensor | None, params: list[Tensor]
-    ) -> list[Tensor | None]:
-        """Gradients of all parameters for ``grad [B, D, T]``."""
-        found: list[Tensor | None] = []
-        parts = grad.split([block.width for block in self.config.blocks], 1)
-        rows = self._decode_masks(tokens, counts)
-        for g, (part, (block, digit, mask)) in enumerate(zip(parts, rows, strict=True)):
-            own = BlockParams(*params[6 * g : 6 * g + 6])
-            out, e, logit, shift = decode_block_backward(part, digit, own, block.levels, mask)
-            found += [None, None, out, e, logit, shift]
-        return found
-
     def forward(
         self,
         z: Tensor,
@@ -484,16 +318,8 @@ class BDRFSQ(nn.Module):
             return BDRFSQOutput(found[-1], token, {rate: at[rate] for rate in rates})
 
         z = z.transpose(1, 2) if channels_last else z
-        masks = self.stage_mask(stages, z.shape[0], num_stages, z.device)
-        results = self._run(z, masks, rates)
-        token = self._pack({name: r.digits for name, r in results.items()})
-        token = token.masked_fill(torch.isnan(z.detach()).any(1, keepdim=True), -1)
-
-        def join(i: int) -> Tensor:
-            u = torch.cat([results[name].latents[i] for name in self.config.names], 1).to(z.dtype)
-            return u.transpose(1, 2) if channels_last else u
-
-        latents = [join(i) for i in range(len(rates) + 1)]
+        latents, token = self._forward_plain(z, stages, rates)
+        latents = [u.transpose(1, 2) for u in latents] if channels_last else latents
         if out is not None:
             _write(out.tokens, token)
             _write(out.latent, latents[-1])

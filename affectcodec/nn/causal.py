@@ -16,6 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 StreamState = dict[str, Tensor]
 
@@ -151,10 +152,12 @@ class CausalConvNeXt(nn.Module):
     """Input projection and a stack of causal ConvNeXt blocks.
 
     ``low_precision`` runs the products in bfloat16 (training); what surrounds the stack, spectra,
-    quantizer and source, stays in float32 whatever the setting.
+    quantizer and source, stays in float32 whatever the setting. ``recompute`` keeps the inputs of
+    the blocks only and computes them again in the backward pass.
     """
 
     low_precision: bool = False
+    recompute: bool = False
 
     def __init__(
         self,
@@ -185,8 +188,12 @@ class CausalConvNeXt(nn.Module):
 
     def _run(self, x: Tensor, state: StreamState | None, condition: Tensor | None) -> Tensor:
         x = layer_norm(self.norm, linear(self.embed, x))
+        again = self.recompute and torch.is_grad_enabled() and state is None
         for block in self.blocks:
-            x = block(x, state, condition)
+            if again:
+                x = checkpoint(block, x, None, condition, use_reentrant=False)
+            else:
+                x = block(x, state, condition)
         return layer_norm(self.final_norm, x)
 
 

@@ -14,13 +14,8 @@ from torch import Tensor, nn
 
 from affectcodec.config import CodecConfig
 from affectcodec.nn.causal import CausalConvNeXt, StreamState
-from affectcodec.nn.decoder import (
-    CONDITION_WIDTH,
-    PROSODY_WIDTH,
-    DecoderOutput,
-    GranularConditioning,
-    scale_gradient,
-)
+from affectcodec.nn.conditioning import EncoderConditioning, FiLM, condition_of
+from affectcodec.nn.decoder import PROSODY_WIDTH, DecoderOutput, scale_gradient
 from affectcodec.nn.encoder import POOLED_BINS, emotion_bands, level_and_shape
 from affectcodec.nn.prosody import ProsodyHead
 from affectcodec.nn.snake import Snake, SnakeConv, SnakeDown, SnakeStack, SnakeUp
@@ -67,6 +62,13 @@ class SnakeEncoder(nn.Module):
         self.heads = nn.ModuleDict(
             {name: nn.Linear(inputs[name], widths[name]) for name in self.names}
         )
+        self.conditioning = (
+            EncoderConditioning(
+                net.encoder_conditioning, net.emotion_width, width, config.frame_rate, net
+            )
+            if net.encoder_conditioning
+            else None
+        )
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T, D]``."""
@@ -76,6 +78,8 @@ class SnakeEncoder(nn.Module):
             "acoustic": self.acoustic(wav[:, None], state).transpose(1, 2),
             "emotion": self.emotion(torch.cat([bands, self.pitch(wav, state)], -1), state),
         }
+        if self.conditioning is not None:
+            hidden["acoustic"] = self.conditioning(hidden["acoustic"], hidden["emotion"], state)
         return torch.cat([self._block(name, hidden[name]) for name in self.names], -1)
 
     def emotion_latent(self, wav: Tensor) -> Tensor:
@@ -105,15 +109,10 @@ class SnakeDecoder(nn.Module):
         self.prosody = ProsodyHead(
             widths["emotion"], PROSODY_WIDTH, 3, net.kernel_size, net.f0_min, net.f0_max
         )
-        self.conditioning = GranularConditioning(
-            PROSODY_WIDTH, config.frame_rate, net.segment_seconds, net.utterance_seconds
-        )
+        self.conditioning = condition_of(net.conditioning, PROSODY_WIDTH, config.frame_rate, net)
         width = net.decoder_width
         self.embed = SnakeConv(config.quantizer.width, width, net.kernel_size)
-        self.film = nn.Linear(CONDITION_WIDTH, 2 * width)
-        # Starts as the identity, so that conditioning is learned, never imposed.
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.film = FiLM(width) if self.conditioning is not None else None
         layers: list[nn.Module] = []
         for stride in reversed(net.strides):
             layers.append(SnakeUp(width, stride, net.kernel_size, net.dilations))
@@ -140,7 +139,6 @@ class SnakeDecoder(nn.Module):
             emotion_gradient: share of the reconstruction gradient that reaches the emotion block.
         """
         prosody = self.prosody(latent[..., self.blocks["emotion"]], state)
-        condition = self.conditioning(scale_gradient(prosody.hidden, emotion_gradient), state)
         parts = [
             scale_gradient(latent[..., span], emotion_gradient)
             if name == "emotion"
@@ -148,6 +146,9 @@ class SnakeDecoder(nn.Module):
             for name, span in self.blocks.items()
         ]
         hidden = self.embed(torch.cat(parts, -1).transpose(1, 2), state)
-        gain, offset = self.film(condition).transpose(1, 2).chunk(2, 1)
-        wav = self.backbone(hidden * (1 + gain) + offset, state)
+        if self.conditioning is not None and self.film is not None:
+            carried = scale_gradient(prosody.hidden, emotion_gradient)
+            condition = self.conditioning(carried, state)
+            hidden = self.film(hidden.transpose(1, 2), condition).transpose(1, 2)
+        wav = self.backbone(hidden, state)
         return DecoderOutput(torch.tanh(wav[:, 0]), prosody)

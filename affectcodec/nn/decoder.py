@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from affectcodec.config import CodecConfig, StreamNetworkConfig
-from affectcodec.nn.causal import CausalConvNeXt, LeakyAttentionPool, StreamState
+from affectcodec.nn.causal import CausalConvNeXt, StreamState
+from affectcodec.nn.conditioning import CONDITION_WIDTH, condition_of
 from affectcodec.nn.prosody import Prosody, ProsodyHead
 from affectcodec.nn.source import HarmonicNoiseSource
 from affectcodec.nn.spectral import BufferAnalysis, OverlapAddSynthesis
 
 PROSODY_WIDTH = 96
-CONDITION_WIDTH = 64
 
 
 def scale_gradient(x: Tensor, share: float) -> Tensor:
@@ -28,21 +28,6 @@ class DecoderOutput(NamedTuple):
 
     wav: Tensor
     prosody: Prosody
-
-
-class GranularConditioning(nn.Module):
-    """Frame, segment and utterance views of the decoded emotion, as one condition for FiLM."""
-
-    def __init__(self, channels: int, frame_rate: float, segment_s: float, utterance_s: float):
-        super().__init__()
-        self.segment = LeakyAttentionPool(channels, segment_s * frame_rate)
-        self.utterance = LeakyAttentionPool(channels, utterance_s * frame_rate)
-        self.mix = nn.Linear(3 * channels, CONDITION_WIDTH)
-
-    def forward(self, hidden: Tensor, state: StreamState | None = None) -> Tensor:
-        """``[B, T, C] -> [B, T, condition]``."""
-        views = (hidden, self.segment(hidden, state), self.utterance(hidden, state))
-        return torch.tanh(self.mix(torch.cat(views, -1)))
 
 
 class StreamDecoder(nn.Module):
@@ -64,16 +49,14 @@ class StreamDecoder(nn.Module):
         self.prosody = ProsodyHead(
             widths["emotion"], PROSODY_WIDTH, 3, net.kernel_size, net.f0_min, net.f0_max
         )
-        self.conditioning = GranularConditioning(
-            PROSODY_WIDTH, config.frame_rate, net.segment_seconds, net.utterance_seconds
-        )
+        self.conditioning = condition_of(net.conditioning, PROSODY_WIDTH, config.frame_rate, net)
         self.backbone = CausalConvNeXt(
             config.quantizer.width + PROSODY_WIDTH,
             net.decoder_width,
             net.decoder_blocks,
             net.kernel_size,
             net.expansion,
-            CONDITION_WIDTH,
+            CONDITION_WIDTH if self.conditioning is not None else 0,
         )
         self.source = HarmonicNoiseSource(config.sample_rate, config.hop_length)
         self.analysis = BufferAnalysis(config.hop_length, net.analysis_window, net.analysis_hop)
@@ -109,7 +92,7 @@ class StreamDecoder(nn.Module):
         """
         prosody = self.prosody(latent[..., self.blocks["emotion"]], state)
         carried = scale_gradient(prosody.hidden, emotion_gradient)
-        condition = self.conditioning(carried, state)
+        condition = None if self.conditioning is None else self.conditioning(carried, state)
         parts = [
             scale_gradient(latent[..., span], emotion_gradient)
             if name == "emotion"

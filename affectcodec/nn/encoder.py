@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from affectcodec.config import CodecConfig, StreamNetworkConfig
 from affectcodec.nn.causal import CausalConvNeXt, StreamState
+from affectcodec.nn.conditioning import EncoderConditioning
 from affectcodec.nn.spectral import PitchFeatures, ShortTimeAnalysis, log_magnitude
 
 POOLED_BINS = 10  # short-window bins averaged into one band for the emotion encoder
@@ -67,6 +68,17 @@ class StreamEncoder(nn.Module):
         self.heads = nn.ModuleDict(
             {name: nn.Linear(inputs[name], widths[name]) for name in self.names}
         )
+        self.conditioning = (
+            EncoderConditioning(
+                net.encoder_conditioning,
+                net.emotion_width,
+                inputs["acoustic"],
+                config.frame_rate,
+                net,
+            )
+            if net.encoder_conditioning
+            else None
+        )
 
     def features(self, wav: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
         """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters."""
@@ -84,6 +96,8 @@ class StreamEncoder(nn.Module):
             "acoustic": self.acoustic(acoustic, state),
             "emotion": self.emotion(emotion, state),
         }
+        if self.conditioning is not None:
+            hidden["acoustic"] = self.conditioning(hidden["acoustic"], hidden["emotion"], state)
         return torch.cat([self._block(name, hidden[name]) for name in self.names], -1)
 
     def emotion_latent(self, wav: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def folded_size(config: Sequence[int]) -> int:
         rows, most = stages * len(levels), max(levels)
         ld_rows, ld_width = padded(rows), padded(width)
         total += 2 * padded(rows * ld_width) + 2 * padded(width * ld_rows)
-        total += padded(rows * ld_rows) + padded((stages + 1) * ld_rows)
+        total += 2 * padded(rows * ld_rows) + padded((stages + 1) * ld_rows)
         total += 3 * padded(rows * most) + padded(ld_rows) + padded((stages + 1) * ld_width)
     return total
 
@@ -109,6 +109,15 @@ def _triton_folded_size(config: Sequence[int]) -> int:
     from affectcodec.kernels.plan import make_plan  # needs no triton
 
     return make_plan(config).floats
+
+
+def _cuda_folded_size(config: Sequence[int]) -> int:
+    """As :func:`folded_size`, and behind it both projections split for tensor cores."""
+    shape, total = Shape.of(config), folded_size(config)
+    for width, levels in shape.blocks:
+        tiles, steps = -(-width // 16), -(-shape.num_stages * len(levels) // 16)
+        total += 2 * tiles * steps * 256
+    return total
 
 
 def _encode(z: Tensor, weights: Tensor, config: list[int], channels_last: bool) -> Tensor:
@@ -296,7 +305,7 @@ BACKENDS: dict[str, Backend] = {
             folded_size=_triton_folded_size,
             elsewhere="start the process with TRITON_INTERPRET=1 to interpret it on cpu tensors",
         ),
-        Backend("cuda", "cuda", "affectcodec._cuda"),
+        Backend("cuda", "cuda", "affectcodec._cuda", folded_size=_cuda_folded_size),
     )
 }
 REFERENCE = "reference"

@@ -80,7 +80,7 @@ class DecoderEngine(Engine, Protocol):
         """Audio ``[R, hop]`` of latents ``[R, D]``, one hop late."""
 
 
-ENGINES = ("auto", "native", "torch")
+ENGINES = ("auto", "native", "native-bfloat16", "torch")
 
 
 def check_slots(slots: int) -> None:
@@ -89,29 +89,52 @@ def check_slots(slots: int) -> None:
         raise ValueError(f"slots: wanted a positive number of streams, got {slots!r}")
 
 
-def choose_engine(name: str) -> str:
-    """``"native"`` or ``"torch"`` for an engine name as users give it.
+def choose_engine(codec: AffectCodec, name: str) -> str:
+    """The engine that serves for a name as users give it.
+
+    ``"auto"`` is the native runtime where there is one and the codec lies on the CPU.
 
     Raises:
         ValueError: on an unknown name.
-        RuntimeError: if the native runtime is asked for by name and is not there.
+        RuntimeUnavailable: if the native runtime is asked for by name and cannot serve.
     """
     if name not in ENGINES:
         raise ValueError(f"engine: wanted one of {list(ENGINES)}, got {name!r}")
-    return "torch"
+    if name == "torch":
+        return name
+    from affectcodec.runtime.native import RuntimeUnavailable, why_unavailable
+
+    reason = why_unavailable(codec)
+    if name == "auto":
+        return "torch" if reason or codec.device.type != "cpu" else "native"
+    if reason:
+        raise RuntimeUnavailable(f"engine: {name!r} cannot serve: {reason}; use 'auto'")
+    return name
 
 
 def make_encoder(codec: AffectCodec, name: str, slots: int, threads: int) -> EncoderEngine:
     """The engine of an encoder."""
-    choose_engine(name)
-    from affectcodec.streaming.torch_engine import TorchEncoder
+    name = choose_engine(codec, name)
+    if name == "torch":
+        from affectcodec.streaming.torch_engine import TorchEncoder
 
-    return TorchEncoder(codec, slots)
+        return TorchEncoder(codec, slots)
+    from affectcodec.runtime.native import NativeEncoder
+
+    return NativeEncoder(codec, slots, threads, _precision(name))
 
 
 def make_decoder(codec: AffectCodec, name: str, slots: int, threads: int) -> DecoderEngine:
     """The engine of a decoder."""
-    choose_engine(name)
-    from affectcodec.streaming.torch_engine import TorchDecoder
+    name = choose_engine(codec, name)
+    if name == "torch":
+        from affectcodec.streaming.torch_engine import TorchDecoder
 
-    return TorchDecoder(codec, slots)
+        return TorchDecoder(codec, slots)
+    from affectcodec.runtime.native import NativeDecoder
+
+    return NativeDecoder(codec, slots, threads, _precision(name))
+
+
+def _precision(name: str) -> str:
+    return "bfloat16" if name.endswith("bfloat16") else "float32"

@@ -20,6 +20,7 @@ from affectcodec.training.discriminators import (
     feature_loss,
     generator_loss,
 )
+from affectcodec.training.distributed import local_rows, shared_norm
 
 _NORM_DECAY = 0.99  # of the running norms that balance the gradients
 
@@ -32,7 +33,10 @@ def random_crops(first: Tensor, second: Tensor, length: int, key: tuple[int, ...
             f"waves must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}"
         )
     rng = np.random.default_rng(key)
-    return torch.from_numpy(rng.integers(0, max(1, total - length + 1), batch))
+    # Drawn for the clips of all processes, so that it does not matter how many share a batch.
+    everyone, first_row = local_rows(batch)
+    starts = rng.integers(0, max(1, total - length + 1), everyone)
+    return torch.from_numpy(starts[first_row : first_row + batch])
 
 
 def take_crops(wav: Tensor, starts: Tensor, length: int) -> Tensor:
@@ -123,7 +127,8 @@ class Adversary(nn.Module):
         (gradient,) = torch.autograd.grad(wanted, leaf, retain_graph=True)
         with torch.no_grad():
             covered = take_crops(reconstruction_gradient, starts, config.crop_samples)
-            scale = self._scale(covered.norm(), gradient.norm()) * self.ramp_at(step)
+            norms = shared_norm(covered.norm()), shared_norm(gradient.norm())
+            scale = self._scale(*norms) * self.ramp_at(step)
         figures.update(
             adversarial_generator=generator.detach(),
             adversarial_features=features.detach(),

@@ -129,6 +129,18 @@ class ClipCache:
         report.extend((NOTED, item, reason) for item, reason in self.noted)
 
     @classmethod
+    def find(
+        cls,
+        clips: Sequence[Clip],
+        config: CodecConfig,
+        root: str | Path,
+        speeds: Sequence[float] = (1.0,),
+    ) -> ClipCache | None:
+        """The cache of these clips below ``root``, None if it is not there."""
+        folder = _folder(Path(root), clips, config, speeds)
+        return cls(folder) if (folder / "index.json").exists() else None
+
+    @classmethod
     def build(
         cls,
         clips: Sequence[Clip],

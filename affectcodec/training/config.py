@@ -11,6 +11,7 @@ from typing import Any
 
 from affectcodec.config import CodecConfig, check_keys
 from affectcodec.training.config_data import AugmentConfig, LoaderConfig
+from affectcodec.training.config_run import GuardConfig, ScaleConfig
 
 ENVELOPE_SPAN = 48  # windows that the envelope loss correlates, one every ENVELOPE_HOP samples
 ENVELOPE_HOP = 128
@@ -33,6 +34,8 @@ class LossWeights:
 
     The cycle terms ask for the same in decoded audio: ``cycle_prosody`` (the frame targets),
     ``cycle_latent`` (emotion latent), ``cycle_emotion`` (class), ``cycle_teacher`` (embedding).
+
+    ``commitment`` draws the encoder to the codebooks of the vector quantizer baseline.
     """
 
     mel: float = 1.0
@@ -51,6 +54,7 @@ class LossWeights:
     cycle_latent: float = 0.0
     cycle_emotion: float = 0.0
     cycle_teacher: float = 0.0
+    commitment: float = 0.25
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -76,6 +80,35 @@ class DiscriminatorConfig:
     spectrum_sizes: tuple[int, ...] = (1024, 512, 256)
     spectrum_channels: tuple[int, ...] = (16, 16, 32, 32)
     compression: float = 0.5
+
+    @classmethod
+    def preset(cls, name: str) -> DiscriminatorConfig:
+        """Sizes that go with a codec preset.
+
+        Args:
+            name: ``"stream"`` (0.24 million parameters, for a CPU), ``"stream-large"`` (3 million)
+                or ``"paper"`` (42 million, periods as in HiFi-GAN).
+
+        Raises:
+            ValueError: on another name.
+        """
+        if name == "stream":
+            return cls()
+        if name == "stream-large":
+            return cls(
+                period_channels=(16, 64, 128, 256, 256),
+                spectrum_sizes=(2048, 1024, 512, 256),
+                spectrum_channels=(32, 32, 64, 64),
+            )
+        if name == "paper":
+            return cls(
+                period_channels=(32, 128, 512, 1024, 1024),
+                spectrum_sizes=(2048, 1024, 512),
+                spectrum_channels=(64, 64, 128, 128, 128),
+            )
+        raise ValueError(
+            f"preset: unknown name {name!r}; there are 'stream', 'stream-large' and 'paper'"
+        )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -163,7 +196,13 @@ class AdversarialConfig:
         return cls(**values)
 
 
-_GROUPS: dict[str, type] = {"augment": AugmentConfig, "loader": LoaderConfig, "loss": LossWeights}
+_GROUPS: dict[str, type] = {
+    "augment": AugmentConfig,
+    "guard": GuardConfig,
+    "loader": LoaderConfig,
+    "loss": LossWeights,
+    "scale": ScaleConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -193,6 +232,8 @@ class TrainConfig:
         level_augment: share of clips whose level is changed.
         augment: noise and rooms.
         loader: how batches are made and kept ready.
+        scale: accumulation, recomputation, compilation, sharding.
+        guard: when the run goes back to its last checkpoint.
         speeds: playback speeds cached of every training clip (speaker variety).
         adversarial: discriminators and their schedule; off by default.
         frozen: parts of the codec that are not trained, of ``"encoder"``, ``"quantizer"``,
@@ -227,6 +268,8 @@ class TrainConfig:
     speeds: tuple[float, ...] = (1.0, 0.9)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     frozen: tuple[str, ...] = ()
@@ -252,6 +295,11 @@ class TrainConfig:
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(
                 f"TrainConfig: precision must be 'bf16' or 'fp32', got {self.precision!r}"
+            )
+        if self.independent_stages > 0 and not self.codec.quantizer.has_blocks:
+            raise ValueError(
+                f"TrainConfig: a quantizer of kind {self.codec.quantizer.kind!r} has no blocks of "
+                "its own, so that blocks cannot draw stage counts apart; set independent_stages=0"
             )
         unknown = sorted(set(self.frozen) - set(CODEC_PARTS))
         if unknown or set(self.frozen) == set(CODEC_PARTS):

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 SKIPPED, NOTED = "skipped", "noted"
 
@@ -49,10 +50,21 @@ class DataReport:
 
     def write(self, path: Path) -> None:
         """As JSON, with every item."""
-        record = {"used": self.used, SKIPPED: self.skipped, NOTED: self.noted}
         part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(self.state(), indent=1) + "\n", encoding="utf-8")
         part.replace(path)
+
+    def state(self) -> dict[str, Any]:
+        """JSON types."""
+        return {"used": self.used, SKIPPED: self.skipped, NOTED: self.noted}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take what :meth:`state` gave before; what is known by now stays."""
+        self.used = max(self.used, int(state["used"]))
+        for kind, found in ((SKIPPED, self.skipped), (NOTED, self.noted)):
+            for item, reasons in state[kind].items():
+                for reason in reasons:
+                    _append(found, item, reason)
 
     def reasons(self) -> Counter[str]:
         """How often each reason for skipping occurs."""

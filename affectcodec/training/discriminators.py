@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from affectcodec.training.config import DiscriminatorConfig
+from affectcodec.training.distributed import shared_mean
 from affectcodec.training.spectrogram import spectrum
 
 _SLOPE = 0.1
@@ -157,11 +158,11 @@ def feature_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor
 
     The real maps are constants.
     """
-    total = real[0].score.new_zeros((), dtype=torch.float32)
-    count = 0
+    distances, sizes = [], []
     for a, b in zip(real, fake, strict=True):
         for want, got in zip(a.features, b.features, strict=True):
             want = want.detach()
-            total = total + F.l1_loss(got, want).float() / want.abs().mean().float().clamp(min=1e-3)
-            count += 1
-    return total / count
+            distances.append(F.l1_loss(got, want).float())
+            sizes.append(want.abs().mean().float())
+    size = shared_mean(torch.stack(sizes)).clamp(min=1e-3)
+    return (torch.stack(distances) / size).mean()

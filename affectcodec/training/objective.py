@@ -116,13 +116,15 @@ class Objective:
         the quantizer; otherwise at the counts drawn for it.
         """
         encoded = codec.encoder(nn.functional.pad(batch.wav, (0, self.hop)))
+        out = codec.quantizer(
+            encoded, None if rates else batch.stages, channels_last=True, rates=rates
+        )
         if rates:
-            out = codec.quantizer(encoded, channels_last=True, rates=rates)
             latent = torch.cat([out.rates[rate] for rate in rates])
             stages = [torch.full_like(batch.stages, rate) for rate in rates]
             batch = batch.repeat(len(rates))._replace(stages=torch.cat(stages))
         else:
-            latent = codec.quantizer(encoded, batch.stages, channels_last=True).latent
+            latent = out.latent
         # The source is chosen clip by clip, so the decoder must first read the decoded prosody.
         decoded = codec.decoder(
             latent,
@@ -137,6 +139,8 @@ class Objective:
         said = self.head(latent[..., self.emotion_slice])
         affect, accuracy = self._affect(said, batch)
         raw.update(affect)
+        if out.commitment is not None:
+            raw["commitment"] = out.commitment
         with torch.no_grad():
             voiced = batch.voiced > 0
             error = (torch.log(decoded.prosody.f0) - batch.log_f0).abs() * (1200 / math.log(2))
@@ -207,7 +211,9 @@ class Objective:
     def leakage(self, batches: Sequence[Batch], codec: AffectCodec) -> dict[str, float]:
         """Leakage probes: variance of the log-mel spectrum that a line finds in each block's codes.
 
-        ``leakage_emotion`` is to stay low; ``leakage_acoustic`` shows what the probe can find.
+        ``leakage_emotion`` counts energy, which the emotion block carries by design;
+        ``leakage_emotion_shape``, with the mean of each frame removed, is to stay low.
+        ``leakage_acoustic`` shows what the probe can find.
         """
         digits: dict[str, list[Tensor]] = {name: [] for name in codec.config.quantizer.names}
         mels = []
@@ -217,8 +223,13 @@ class Objective:
             for name, values in block_values(tokens, codec.config.quantizer).items():
                 digits[name].append(values.flatten(0, 1))
             mels.append(self.probe_mel(batch.wav).flatten(0, 1))
-        target = torch.cat(mels)
-        return {f"leakage_{name}": linear_r2(torch.cat(d), target) for name, d in digits.items()}
+        whole = torch.cat(mels)
+        targets = {"": whole, "_shape": whole - whole.mean(1, keepdim=True)}
+        return {
+            f"leakage_{name}{kind}": linear_r2(torch.cat(found), target)
+            for name, found in digits.items()
+            for kind, target in targets.items()
+        }
 
     def _weighted(self, raw: Terms) -> tuple[Terms, Terms]:
         terms = {name: getattr(self.config.loss, name) * value for name, value in raw.items()}

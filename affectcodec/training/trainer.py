@@ -1,67 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: one process, resumable to the step."""
+"""What is trained, and one step of it; ``run_loop`` repeats the step."""
 
 from __future__ import annotations
 
 import copy
-import json
+import functools
 import math
-import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
+from affectcodec.nn.snake import SnakeStack
+from affectcodec.nn.spectral import OverlapAddSynthesis, WindowedDFT
 from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
+from affectcodec.training.breakdown import StepTimer
 from affectcodec.training.cache import ClipCache
 from affectcodec.training.config import TrainConfig
+from affectcodec.training.data_loader import Loader, TrainData
+from affectcodec.training.data_report import DataReport
+from affectcodec.training.distributed import Pass, World, spread, unsynchronised, whole
+from affectcodec.training.guard import Guard
+from affectcodec.training.guard import TrainingError as TrainingError
 from affectcodec.training.losses import GradientBalancer
 from affectcodec.training.objective import Decoded, Objective
-from affectcodec.training.run_state import latest_checkpoint, load_checkpoint, save_checkpoint
+from affectcodec.training.resumable import Resumable
 from affectcodec.training.teachers import EmbeddingStore, WaveTeacher
 
 _DEV_STAGES = (1, 2, 4, 8)
 
 
-class TrainingError(RuntimeError):
-    """A run that cannot go on, with the reason."""
-
-
-class Trainer:
+class Trainer(Resumable):
     """Trains a codec from a clip cache.
 
     Args:
         config: the run.
-        train, dev: clip caches; ``dev`` may be None.
+        train, dev: clip caches; either may be None, ``train`` only if there are shards.
         folder: run folder; holds ``config.json``, checkpoints, TensorBoard events.
         extra_loss: place of further losses (adversarial training): called in every training step
             with the decoded wave ``[B, N]`` and the batch, returns named terms, already weighted.
             They are added to the total and logged as ``extra_NAME``; evaluation leaves them out.
         embeddings: a teacher's embeddings of the training clips, for ``loss.teacher``.
         teacher: the teacher itself, for ``loss.cycle_teacher``.
+        shards: further corpora that are read as streams of tar shards.
+        world: the process among others of the run.
+        report: takes what is found wrong with the data.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        train: ClipCache,
+        train: ClipCache | None,
         dev: ClipCache | None,
         folder: str | Path,
         *,
         extra_loss: Callable[[Tensor, Batch], dict[str, Tensor]] | None = None,
         embeddings: EmbeddingStore | None = None,
         teacher: WaveTeacher | None = None,
+        shards: Mapping[str, Sequence[str]] | None = None,
+        world: World | None = None,
+        report: DataReport | None = None,
     ) -> None:
         self.config = config
         self.folder = Path(folder)
-        self.source = BatchSource(train, config, embeddings=embeddings)
+        self.world = world or World()
+        self.report = report if report is not None else DataReport()
+        self.data = TrainData(train, dict(shards or {}), embeddings)
+        if config.batch_size % (self.world.size * config.scale.accumulate):
+            raise ValueError(
+                f"batch_size: {config.batch_size} crops cannot be shared by {self.world.size} "
+                f"processes times {config.scale.accumulate} parts (scale.accumulate)"
+            )
+        if config.codec.quantizer.kind == "rvq" and self.world.size > 1:
+            raise ValueError(
+                "quantizer.kind: codebooks of 'rvq' follow the clips of one process; train that "
+                f"baseline in one process, not in {self.world.size}"
+            )
+        self.loader: Loader | None = None
+        self.loader_state: dict[str, Any] = {}
         self.dev = BatchSource(dev, config) if dev is not None else None
         self.extra_loss = extra_loss
         torch.manual_seed(config.seed)
@@ -69,8 +90,11 @@ class Trainer:
         self.emotion_head = Objective.head_for(config, 0 if embeddings is None else embeddings.dim)
         self.ema = copy.deepcopy(self.codec).requires_grad_(False).eval()
         for module in self.codec.modules():
-            if isinstance(module, CausalConvNeXt):
+            if isinstance(module, CausalConvNeXt | SnakeStack):
                 module.low_precision = config.precision == "bf16"
+                module.recompute = config.scale.recompute
+            if isinstance(module, WindowedDFT | OverlapAddSynthesis):
+                module.by_fft = True
         for part in config.frozen:
             self.codec.get_submodule(part).requires_grad_(False)
         self.modules: dict[str, nn.Module] = {
@@ -82,8 +106,6 @@ class Trainer:
         self.balancer = GradientBalancer(self.objective.heard_names) if config.balance else None
         if self.balancer is not None:
             self.modules["balancer"] = self.balancer
-        self.optimizer = self._optimizer()
-        self.optimizers = {"optimizer": self.optimizer}
         self.adversary: Adversary | None = None
         if config.adversarial.start is not None:
             # Seeded apart: a run without discriminators starts from the same codec.
@@ -93,6 +115,17 @@ class Trainer:
                     config.adversarial, config.seed, config.precision == "bf16"
                 )
             self.modules["adversary"] = self.adversary
+        for module in self.modules.values():
+            module.to(self.world.device)
+        self.objective.to(self.world.device)
+        trained = {"codec": self.codec, "emotion_head": self.emotion_head}
+        self._generate = spread(Pass(trained, self._decode), self.world, shard=config.scale.shard)
+        # Made after spreading: sharding replaces the parameters.
+        self.optimizer = self._optimizer()
+        self.optimizers = {"optimizer": self.optimizer}
+        self._oppose: nn.Module | None = None
+        if self.adversary is not None:
+            self._oppose = spread(Pass({"adversary": self.adversary}, self.adversary), self.world)
             self.optimizers["adversary_optimizer"] = torch.optim.AdamW(
                 self.adversary.parameters(),
                 lr=config.adversarial.learning_rate,
@@ -102,7 +135,14 @@ class Trainer:
             )
         self.step = 0
         self.seconds = 0.0
-        self.stop_requested = False
+        self.guard = Guard(config.guard)
+        self.timer = StepTimer(self.world.device)
+        self.timer.watch(self.codec)
+        self.timed = True
+        if config.scale.compile:
+            for module in self.codec.modules():
+                if isinstance(module, CausalConvNeXt | SnakeStack):
+                    module.compile()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         decay: list[nn.Parameter] = []
@@ -129,6 +169,9 @@ class Trainer:
         heard, more = self._heard(decoded, step)
         return {**heard, **terms}, {**figures, **more}
 
+    def _decode(self, batch: Batch) -> tuple[Decoded, dict[str, Tensor], dict[str, Tensor]]:
+        return self.objective.decode(batch, self.codec, self.config.rates)
+
     def _heard(
         self, decoded: Decoded, step: int | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -140,68 +183,143 @@ class Trainer:
             figures.update({f"extra_{k}": v.detach() for k, v in extra.items()})
         return terms, figures
 
+    @functools.cached_property
+    def source(self) -> BatchSource:
+        """Any batch of prepared clips, without moving on."""
+        return BatchSource(
+            self.data.cache,
+            self.config,
+            rank=self.world.rank,
+            world=self.world.size,
+            embeddings=self.data.embeddings,
+        )
+
+    def next_batch(self) -> Batch:
+        """This process's share of the batch of the step."""
+        if self.loader is None:
+            self.loader = Loader(
+                self.data,
+                self.config,
+                self.report,
+                start=self.step + self.guard.offset,
+                rank=self.world.rank,
+                world=self.world.size,
+                state=self.loader_state,
+                device=self.world.device,
+            )
+        batch = self.loader.next()
+        self.loader_state = self.loader.state()
+        return batch
+
     def train_step(self) -> dict[str, float]:
-        """One optimizer step; returns its figures.
+        """One optimizer step; returns its figures, those of this process's share of the batch but
+        for the loss and the norms, which are of the whole batch.
 
         Raises:
             TrainingError: if the loss is not finite.
         """
         config = self.config
-        rate = config.learning_rate_at(self.step)
+        rate = config.learning_rate_at(self.step) * self.guard.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.source.batch(self.step)
-        decoded, told, figures = self.objective.decode(batch, self.codec, config.rates)
-        adversary = self.adversary
-        judged = adversary is not None and adversary.learns_at(self.step)
-        # What discriminators add, and what is balanced, is a gradient at the waves: there the
-        # graph of the other losses ends.
-        split = judged or self.balancer is not None
-        leaf = decoded.wav.detach().requires_grad_() if split else decoded.wav
-        heard, more = self._heard(decoded._replace(wav=leaf), self.step)
-        figures.update(more)
-        terms = {**heard, **told}
-        total = torch.stack(list(terms.values())).sum()
-        if not bool(torch.isfinite(total)):
-            bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
-            raise TrainingError(
-                f"the loss of step {self.step} is not finite (terms {bad}); no weight was "
-                "changed: lower learning_rate and resume"
-            )
+        self.timer.start(self.timed)
+        batch = self.next_batch()
+        self.timer.mark("data")
+        if config.scale.shard:
+            self.codec.quantizer.refold()  # gathered weights lie where those of the last step lay
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        if split:
-            gradient = self._gradient_at(leaf, heard)
-            if judged:
-                added, own_figures = self._judge(leaf, decoded.batch, gradient)
-                figures.update(own_figures)
-                gradient = gradient if added is None else gradient + added
-            rest = torch.stack(list(told.values())).sum()
-            torch.autograd.backward([decoded.wav, rest], [gradient, None])
-        else:
-            total.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        if not bool(torch.isfinite(norm)):
-            raise TrainingError(
-                f"the gradient of step {self.step} is not finite though its loss is; no weight was "
-                "changed: lower learning_rate and resume"
-            )
+        parts = config.scale.accumulate
+        rows = len(batch.wav) // parts
+        figures: dict[str, Tensor] = {}
+        for part in range(parts):
+            piece = batch if parts == 1 else batch.rows(part * rows, (part + 1) * rows)
+            found = self._part(piece, 1 / parts, last=part == parts - 1)
+            for name, value in found.items():
+                figures[name] = value if parts == 1 else figures.get(name, 0) + value / parts
+        loss = self.world.mean(float(figures.pop("loss")))[0]
+        judged = self.adversary is not None and self.adversary.learns_at(self.step)
+        norms = {"gradient_norm": self._clipped("optimizer", config.clip_norm)}
+        if judged:
+            clip = config.adversarial.clip_norm
+            norms["adversarial_gradient_norm"] = self._clipped("adversary_optimizer", clip)
+            for group in self.optimizers["adversary_optimizer"].param_groups:
+                factor = config.decay_at(self.step) * self.guard.learning_rate
+                group["lr"] = config.adversarial.learning_rate * factor
         self.optimizer.step()
         if judged:
             self.optimizers["adversary_optimizer"].step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             averaged: list[Tensor] = [*self.ema.parameters()]
-            live: list[Tensor] = [*self.codec.parameters()]
+            live: list[Tensor] = [whole(p) for p in self.codec.parameters()]
             torch._foreach_lerp_(averaged, live, 1 - decay)
+            # Codebooks that follow moving averages are buffers, and averages already.
+            for own, other in zip(
+                self.ema.quantizer.buffers(), self.codec.quantizer.buffers(), strict=True
+            ):
+                own.copy_(other)
+        self.timer.mark("optimizer")
+        self.timer.end()
         self.step += 1
         return {
-            "loss": float(total.detach()),
-            "gradient_norm": float(norm),
+            "loss": loss,
+            **norms,
             "learning_rate": rate,
             **{name: float(value) for name, value in figures.items()},
         }
+
+    def _part(self, batch: Batch, share: float, *, last: bool) -> dict[str, Tensor]:
+        """Gradients of one part of a batch, times its share; returns the figures."""
+        adversary = self.adversary
+        judged = adversary is not None and adversary.learns_at(self.step)
+        with unsynchronised(self._generate, not last):
+            decoded, told, figures = self._generate(batch)
+            # What discriminators add, and what is balanced, is a gradient at the waves: there the
+            # graph of the other losses ends.
+            split = judged or self.balancer is not None
+            leaf = decoded.wav.detach().requires_grad_() if split else decoded.wav
+            heard, more = self._heard(decoded._replace(wav=leaf), self.step)
+            figures.update(more)
+            terms = {**heard, **told}
+            total = torch.stack(list(terms.values())).sum()
+            figures["loss"] = total.detach()
+            bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+            # One process with a bad loss is enough for all to stop, at the same place.
+            if self.world.agree(float(not bool(torch.isfinite(total))))[0]:
+                raise TrainingError(
+                    f"the loss of step {self.step} is not finite (terms {bad}); no weight was "
+                    "changed: lower learning_rate and resume"
+                )
+            self.timer.mark("losses")
+            if split:
+                gradient = self._gradient_at(leaf, heard)
+                self.timer.mark("losses")
+                if judged:
+                    added, own_figures = self._judge(leaf, decoded.batch, gradient, share, last)
+                    figures.update(own_figures)
+                    gradient = gradient if added is None else gradient + added
+                    self.timer.mark("discriminators")
+                rest = torch.stack(list(told.values())).sum()
+                torch.autograd.backward([decoded.wav, rest * share], [gradient * share, None])
+            else:
+                (total * share).backward()
+        self.timer.mark("encoder")
+        return figures
+
+    def _clipped(self, name: str, limit: float) -> float:
+        """Norm of the gradients of an optimizer, which are clipped to ``limit``."""
+        parameters = [p for group in self.optimizers[name].param_groups for p in group["params"]]
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, limit)))
+        if not math.isfinite(norm):
+            whose, rate = "the gradient", "learning_rate"
+            if name != "optimizer":
+                whose, rate = "the discriminators' gradient", "adversarial.learning_rate"
+            raise TrainingError(
+                f"{whose} of step {self.step} is not finite though its loss is; no weight was "
+                f"changed: lower {rate} and resume"
+            )
+        return norm
 
     def _gradient_at(self, wav: Tensor, heard: dict[str, Tensor]) -> Tensor:
         """Gradient by the waves of all terms on them, balanced if the run says so."""
@@ -217,31 +335,20 @@ class Trainer:
         return gradient
 
     def _judge(
-        self, wav: Tensor, batch: Batch, gradient: Tensor
+        self, wav: Tensor, batch: Batch, gradient: Tensor, share: float, last: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Gradient of the discriminators; returns that of the codec by ``wav``, and figures."""
-        assert self.adversary is not None
-        config = self.config.adversarial
-        added, loss, figures = self.adversary(wav, batch.wav, gradient, self.step)
-        loss.backward()
-        optimizer = self.optimizers["adversary_optimizer"]
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * self.config.decay_at(self.step)
-        norm = nn.utils.clip_grad_norm_(self.adversary.parameters(), config.clip_norm)
-        if not bool(torch.isfinite(norm)) or (
-            added is not None and not bool(torch.isfinite(added).all())
-        ):
-            raise TrainingError(
-                f"the gradient of the discriminators at step {self.step} is not finite; no weight "
-                "was changed: lower adversarial.learning_rate and resume"
-            )
-        return added, {**figures, "adversarial_gradient_norm": norm}
+        assert self._oppose is not None
+        with unsynchronised(self._oppose, not last):
+            added, loss, figures = self._oppose(wav, batch.wav, gradient, self.step)
+            (loss * share).backward()
+        return added, figures
 
     @torch.no_grad()
     def evaluate(self, batches: int = 4) -> dict[str, float]:
         """Loss terms of the averaged weights on fixed dev crops, by stage count."""
         assert self.dev is not None
-        crops = [self.dev.batch(index, stream=1) for index in range(batches)]
+        crops = [self.dev.batch(i, stream=1).to(self.world.device) for i in range(batches)]
         out: dict[str, float] = self.objective.leakage(crops, self.ema)
         top = self.config.codec.quantizer.num_stages
         for stages in (count for count in _DEV_STAGES if count <= top):
@@ -259,107 +366,14 @@ class Trainer:
 
     # -- the run --------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Checkpoint now."""
-        record = {"seconds": self.seconds, "config": self.config.to_dict()}
-        return save_checkpoint(self.folder, self.step, self.modules, self.optimizers, record)
-
-    def resume(self) -> bool:
-        """Continue from the newest checkpoint of the run folder; False if there is none."""
-        path = latest_checkpoint(self.folder)
-        if path is None:
-            return False
-        optional = ("adversary", "adversary_optimizer", "balancer")
-        record = load_checkpoint(path, self.modules, self.optimizers, optional)
-        self.step, self.seconds = int(record["step"]), float(record["seconds"])
-        return True
-
-    def start_from(self, weights: str | Path) -> None:
-        """Take the codec of a pretrained folder or shipped name as the start of a new run.
-
-        Raises:
-            ValueError: if its configuration is not that of this run.
-        """
-        codec = AffectCodec.from_pretrained(weights)
-        if codec.config.hash != self.config.codec.hash:
-            raise ValueError(
-                f"weights: {weights} is codec {codec.config.hash}, this run trains "
-                f"{self.config.codec.hash}; set TrainConfig.codec to that of the weights"
-            )
-        for module in (self.codec, self.ema):
-            module.load_state_dict(codec.state_dict())
-
-    def export(self, folder: str | Path, metadata: dict[str, Any] | None = None) -> None:
-        """Write the averaged weights as a pretrained folder."""
-        training = {"steps": self.step, "seconds": round(self.seconds)}
-        self.ema.save_pretrained(folder, metadata={**training, **(metadata or {})})
+    def close(self) -> None:
+        """End the processes that make batches."""
+        if self.loader is not None:
+            self.loader.close()
+            self.loader = None
 
     def run(self, *, progress: bool = True) -> None:
         """Train to ``config.steps``; Ctrl-C and SIGTERM save a checkpoint and return."""
-        from torch.utils.tensorboard import SummaryWriter
+        from affectcodec.training.run_loop import run
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
-        handlers = {
-            number: signal.signal(number, self._request_stop)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        writer = SummaryWriter(str(self.folder), purge_step=self.step)
-        audio_seconds = (
-            self.config.batch_size
-            * (self.config.crop_frames - 1)
-            * self.config.codec.hop_length
-            / self.config.codec.sample_rate
-        )
-        bar = tqdm(
-            total=self.config.steps, initial=self.step, desc="training", disable=not progress
-        )
-        started, recent = time.monotonic(), time.monotonic()
-        before = self.seconds
-        try:
-            while self.step < self.config.steps and not self.stop_requested:
-                figures = self.train_step()
-                self.seconds = before + time.monotonic() - started
-                bar.update()
-                if self.step % self.config.log_every == 0:
-                    now = time.monotonic()
-                    speed = self.config.log_every * audio_seconds / max(1e-9, now - recent)
-                    recent = now
-                    figures["audio_seconds_per_second"] = speed
-                    for name, value in figures.items():
-                        writer.add_scalar(f"train/{name}", value, self.step)
-                    bar.set_postfix(loss=f"{figures['loss']:.3f}", speed=f"{speed:.1f} s/s")
-                if self.step % self.config.checkpoint_every == 0:
-                    self.save()
-                if self.dev is not None and self.step % self.config.eval_every == 0:
-                    self._report(writer)
-                    recent = time.monotonic()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            bar.close()
-            if math.isfinite(self.seconds) and self.step:
-                self.save()
-            writer.close()
-
-    def _request_stop(self, number: int, frame: Any) -> None:
-        if self.stop_requested:
-            raise KeyboardInterrupt
-        self.stop_requested = True
-
-    @torch.no_grad()
-    def _report(self, writer: Any) -> None:
-        assert self.dev is not None
-        figures = self.evaluate()
-        for name, value in figures.items():
-            writer.add_scalar(f"dev/{name}", value, self.step)
-        with open(self.folder / "dev.jsonl", "a") as file:
-            record = {"step": self.step, "seconds": round(self.seconds, 1), **figures}
-            file.write(json.dumps(record) + "\n")
-        clips = self.dev.batch(0, stream=1).wav[:3]
-        rate, top = self.config.codec.sample_rate, self.config.codec.quantizer.num_stages
-        for i, clip in enumerate(clips):
-            writer.add_audio(f"dev/original_{i}", clip, self.step, rate)
-            for stages in sorted({min(2, top), min(8, top)}):
-                coded = self.ema(clip[None, None], stages=stages).wav[0, 0]
-                writer.add_audio(f"dev/coded_{i}_stages_{stages}", coded, self.step, rate)
+        run(self, progress=progress)

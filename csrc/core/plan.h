@@ -35,6 +35,7 @@ struct BlockPlan {
   int64_t out = 0;        // O^T      [rows][ld_width]
   int64_t out_t = 0;      // O        [width][ld_rows]
   int64_t cross = 0;      // G = W O  [rows][ld_rows], rows of earlier stages only
+  int64_t cross_t = 0;    // G^T      [rows][ld_rows]
   int64_t offset = 0;     // [stages + 1][ld_rows]: constant of a row where m stages are active
   int64_t threshold = 0;  // [rows][most_levels], ascending, filled up with +inf
   int64_t value = 0;      // [rows][most_levels]: v of each digit
@@ -112,6 +113,7 @@ inline const char* make_plan(const int64_t* config, int64_t size, Plan* plan) {
     b.out = take(b.rows * b.ld_width);
     b.out_t = take(b.width * b.ld_rows);
     b.cross = take(b.rows * b.ld_rows);
+    b.cross_t = take(b.rows * b.ld_rows);
     b.offset = take((plan->stages + 1) * b.ld_rows);
     b.threshold = take(static_cast<int64_t>(b.rows) * b.most_levels);
     b.value = take(static_cast<int64_t>(b.rows) * b.most_levels);

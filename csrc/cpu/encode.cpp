@@ -13,9 +13,6 @@ namespace cpu {
 namespace AFFECTCODEC_ISA {
 namespace {
 
-// Fewer frames than this share no weights in registers and are worked on one by one.
-constexpr int kFewRows = 4;
-
 // Projections of one block, [rows][kUnit]: the sum of one chain of multiply-adds a chunk of
 // channels, chunk by chunk, in every layout.
 static void project(const BlockPlan& b, const float* weights, const View& z, const Unit& unit,
@@ -34,20 +31,7 @@ static void project(const BlockPlan& b, const float* weights, const View& z, con
   float* sums = scratch + s.rows;
   const float* list[kUnit];
   const bool direct = z.type == Type::kFloat32;
-  int64_t done = 0;
-  if (direct && count < kFewRows) {
-    const float* data = static_cast<const float*>(z.data) + b.channel;
-    const int64_t chunks = b.width / kChunk;
-    for_each_run(unit, [&](const Run& run) {
-      for (int i = 0; i < run.length && chunks > 0; ++i) {
-        product_row(data + run.b * z.stride_b + (run.t + i) * z.stride_t, weights + b.in_t,
-                    b.ld_rows, vectors_for(b.rows), kChunk, chunks,
-                    sums + (run.lane + i) * b.ld_rows);
-      }
-    });
-    done = chunks * kChunk;
-  }
-  for (int64_t c = done; c < b.width; c += kChunk) {
+  for (int64_t c = 0; c < b.width; c += kChunk) {
     const int channels = static_cast<int>(smaller(kChunk, b.width - c));
     const float* w = weights + b.in_t + c * b.ld_rows;
     const Start start = c == 0 ? Start::kZero : Start::kAdd;
@@ -79,12 +63,6 @@ static void project(const BlockPlan& b, const float* weights, const View& z, con
       product(Rows{nullptr, 0, list + i}, rows, 1, w, b.ld_rows, vectors_for(b.rows), channels,
               sums + i * b.ld_rows, b.ld_rows, start);
     }
-  }
-  if (count < kFewRows) {
-    for (int i = 0; i < count; ++i) {
-      for (int row = 0; row < b.rows; ++row) x[row * kUnit + i] = sums[i * b.ld_rows + row];
-    }
-    return;
   }
   transpose(sums, b.ld_rows, count, b.rows, x, kUnit);
 }
@@ -155,6 +133,7 @@ AC_INLINE TokenSums token_sums(const Plan& plan, float* scratch, const Scratch& 
 }  // namespace
 
 void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float* scratch) {
+  if (begin < end && encode_few(job, scratch)) return;
   const Plan& plan = *job.plan;
   const Scratch s = plan_scratch(plan);
   const int64_t total = job.z.total();

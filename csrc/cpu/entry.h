@@ -12,6 +12,8 @@ namespace AFFECTCODEC_ISA {
 
 void fold_block(const Plan& plan, int g, const BlockParameters& p, float* weights);
 void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float* scratch);
+// Does the whole of a small job; false where it is not one.
+bool encode_few(const EncodeJob& job, float* scratch);
 void decode_units(const DecodeJob& job, int64_t begin, int64_t end, float* scratch);
 void backward_slabs(const BackwardJob& job, int64_t begin, int64_t end, float* scratch);
 void reduce_slabs(float* partial, int64_t stride, int64_t slabs, int64_t begin, int64_t end);

@@ -8,6 +8,11 @@ namespace affectcodec {
 namespace cpu {
 namespace AFFECTCODEC_ISA {
 
+// Channels made at a time: so many that they are still in the nearest cache when they are written
+// out, in whole tiles of the product.
+constexpr int64_t kSlice = 16 * kTileVectors;
+static_assert(kSlice <= kChunk, "a slice goes through the buffer of a chunk");
+
 // Sums of products of one block in either form, a group of rows after the other, written out after
 // each group: out[i] gets groups 0..i. `lanes` is [rows][kUnit], `rows` the same turned round.
 void expand(const BlockPlan& b, const float* by_row, const float* by_column, const View* out,
@@ -16,8 +21,8 @@ void expand(const BlockPlan& b, const float* by_row, const float* by_column, con
   const bool as_rows = by_rows(out[0]);
   const int count = unit.count;
   int32_t kept[kUnit];
-  for (int64_t c = 0; c < b.width; c += kChunk) {
-    const int channels = static_cast<int>(smaller(kChunk, b.width - c));
+  for (int64_t c = 0; c < b.width; c += kSlice) {
+    const int channels = static_cast<int>(smaller(kSlice, b.width - c));
     for (int i = 0; i < outputs; ++i) {
       const int64_t from = group_row(b, rates, i);
       const int depth = static_cast<int>(group_row(b, rates, i + 1) - from);

@@ -48,6 +48,7 @@ void fold_block(const Plan& plan, int g, const BlockParameters& p, float* weight
     float* cross = weights + b.cross + row * ld;
     for (int j = 0; j < prior; ++j) cross[j] = static_cast<float>(sum[j]);
     for (int64_t j = prior; j < ld; ++j) cross[j] = 0.0f;
+    for (int j = 0; j < rows; ++j) weights[b.cross_t + j * ld + row] = cross[j];
 
     double constant = static_cast<double>(p.c[row]) - static_cast<double>(p.shift[row]);
     for (int m = 0; m <= stages; ++m) {
@@ -62,8 +63,9 @@ void fold_block(const Plan& plan, int g, const BlockParameters& p, float* weight
       weights[b.offset + m * ld + row] = static_cast<float>(constant);
     }
   }
-  for (int m = 0; m <= stages; ++m) {
-    for (int64_t row = rows; row < ld; ++row) weights[b.offset + m * ld + row] = 0.0f;
+  for (int64_t row = rows; row < ld; ++row) {
+    for (int m = 0; m <= stages; ++m) weights[b.offset + m * ld + row] = 0.0f;
+    for (int j = 0; j < rows; ++j) weights[b.cross_t + j * ld + row] = 0.0f;
   }
 
   for (int row = 0; row < rows; ++row) {

@@ -12,7 +12,7 @@ namespace {
 template <typename T>
 AC_INLINE void load_run(const T* from, ptrdiff_t stride, int count, float* to) {
   if (stride == 1) {
-    for (int i = 0; i < count; ++i) to[i] = widen(from[i]);
+    for (int i = widen_vectors(from, count, to); i < count; ++i) to[i] = widen(from[i]);
   } else {
     for (int i = 0; i < count; ++i) to[i] = widen(from[i * stride]);
   }
@@ -21,7 +21,7 @@ AC_INLINE void load_run(const T* from, ptrdiff_t stride, int count, float* to) {
 template <typename T>
 AC_INLINE void store_run(const float* from, int count, T* to, ptrdiff_t stride) {
   if (stride == 1) {
-    for (int i = 0; i < count; ++i) narrow(from[i], to + i);
+    for (int i = narrow_vectors(from, count, to); i < count; ++i) narrow(from[i], to + i);
   } else {
     for (int i = 0; i < count; ++i) narrow(from[i], to + i * stride);
   }

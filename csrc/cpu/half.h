@@ -60,6 +60,55 @@ AC_INLINE void narrow(float x, Float16* to) {
   to->bits = static_cast<uint16_t>(half | sign);
 }
 
+// The same for as many whole vectors as there are, by the instructions of the machine where it has
+// some; how many values were done.
+template <typename T>
+AC_INLINE int widen_vectors(const T*, int, float*) {
+  return 0;
+}
+template <typename T>
+AC_INLINE int narrow_vectors(const float*, int, T*) {
+  return 0;
+}
+#if defined(__AVX512F__)
+// Masked, though every lane is taken: GCC warns of the unmasked ones.
+enum : __mmask16 { kAll = 0xffff };
+AC_INLINE int widen_vectors(const Float16* from, int count, float* to) {
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
+    _mm512_storeu_ps(to + i, _mm512_maskz_cvtph_ps(kAll, half));
+  }
+  return i;
+}
+AC_INLINE int narrow_vectors(const float* from, int count, Float16* to) {
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i half =
+        _mm512_maskz_cvtps_ph(kAll, _mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), half);
+  }
+  return i;
+}
+#elif defined(__F16C__)
+AC_INLINE int widen_vectors(const Float16* from, int count, float* to) {
+  int i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
+  }
+  return i;
+}
+AC_INLINE int narrow_vectors(const float* from, int count, Float16* to) {
+  int i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), half);
+  }
+  return i;
+}
+#endif
+
 }  // namespace AFFECTCODEC_ISA
 }  // namespace cpu
 }  // namespace affectcodec

@@ -17,6 +17,7 @@ namespace cpu {
 constexpr int kUnit = 64;    // frames
 constexpr int kChunk = 128;  // channels of one partial sum; part of the reduction order
 constexpr int kMaxSlabs = 32;
+constexpr int kFewFrames = 3;  // fewer than share weights in registers
 
 enum class Type : int32_t { kFloat32, kBFloat16, kFloat16 };
 

@@ -42,6 +42,25 @@ AC_INLINE BlockWeights block_weights(const Plan& plan, int g, const float* weigh
                       weights + b.scale};
 }
 
+// The number of thresholds that `x` reaches. They ascend, so a search finds what a count would; a
+// NaN reaches none.
+AC_INLINE int32_t digit_of_one(float x, const float* thresholds, int32_t levels) {
+  int32_t low = 0, high = levels - 1;
+  if (levels <= kFewLevels) {
+    for (int32_t l = 0; l < levels - 1; ++l) low += x >= thresholds[l] ? 1 : 0;
+    return low;
+  }
+  while (low < high) {
+    const int32_t middle = (low + high) / 2;
+    if (x >= thresholds[middle]) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
 // Digit of `x` and the entry of `table` that belongs to it.
 AC_INLINE Ints digit_of(Floats x, const float* thresholds, int32_t levels, const float* table,
                         Floats* entry) {
@@ -55,16 +74,7 @@ AC_INLINE Ints digit_of(Floats x, const float* thresholds, int32_t levels, const
     }
   } else {
     for (int i = 0; i < kLanes; ++i) {
-      // The number of thresholds reached: they ascend, so a search finds what a count would.
-      int32_t low = 0, high = levels - 1;
-      while (low < high) {
-        const int32_t middle = (low + high) / 2;
-        if (x[i] >= thresholds[middle]) {
-          low = middle + 1;
-        } else {
-          high = middle;
-        }
-      }
+      const int32_t low = digit_of_one(x[i], thresholds, levels);
       digit[i] = low;
       found[i] = table[low];
     }

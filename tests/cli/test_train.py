@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from affectcodec.config import CodecConfig
 from affectcodec.training.cache import ClipCache
 from tests.cli.clips import make_clip
 
@@ -66,6 +67,11 @@ def test_configuration_is_laid_in_layers(run, manifest, tmp_path):
         (("--datasets-weights", "a=-1"), "a weight of 0 or more"),
         (("--datasets-weights", "a"), "wanted NAME=WEIGHT"),
         (("--resume",), "no checkpoint in"),
+        (("--preset", "huge"), "unknown name 'huge'"),
+        (("--preset", "stream", "--weights", "stream"), "leave --preset out"),
+        (("--shards", "no-name"), "wanted NAME=PATTERN"),
+        (("--shards", "x=/nowhere/*.tar"), "names no tar file"),
+        (("--dry-run", "--gpus", "5"), "cannot be shared by 5 processes"),
         (("--manifest", "nope.csv"), "nope.csv"),
     ],
 )
@@ -107,6 +113,55 @@ def test_threads_limit_the_caching_of_clips_too(run, manifest, tmp_path, monkeyp
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     run("train", "--manifest", manifest, "--out", tmp_path / "r", "--threads", 3)
     assert asked == [3, 3]
+
+
+def test_what_to_train_on_and_where_to_must_be_named(run, tmp_path):
+    done = run("train", "--out", tmp_path / "r")
+    assert done.exit_code == 2 and "name what to train on" in done.stderr
+    done = run("train", "--folder", tmp_path)
+    assert done.exit_code == 2 and "--out: name the folder" in done.stderr
+    done = run("train", "--resume")
+    assert done.exit_code == 2 and "--resume goes on with the run in --out" in done.stderr
+
+
+def test_presets_and_weights_set_the_codec(run):
+    assert shown(run, "--preset", "paper")["codec"]["network"]["kind"] == "snake"
+    assert shown(run)["codec"]["name"] == "stream"
+    config = shown(run, "--weights", "stream", "--set", "dataset_weights_end={}")
+    assert config["codec"] == CodecConfig().to_dict()
+
+
+def test_a_dry_run_needs_no_data_and_leaves_nothing(run, tmp_path):
+    done = run("train", "--dry-run", "--gpus", 2, *TINY, "--out", tmp_path / "r", "--tflops", 5)
+    assert done.exit_code == 0, done.output
+    for words in ("[1, 40, 256]", "GiB", "on each of 2 device(s)", "at 5 TFLOP/s"):
+        assert words in done.stdout
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_with_bad_files_trains_from_weights_and_says_what_it_left_out(run, tmp_path):
+    for index in range(2):
+        make_clip(tmp_path / f"data/train/a/{index}.wav", 1.0 + 0.2 * index)
+    (tmp_path / "data/train/a/broken.wav").write_bytes(b"RIFF not a wave")
+    out = tmp_path / "run"
+    pairs = zip(TINY[::2], TINY[1::2], strict=True)
+    small = [text for pair in pairs if "codec" not in pair[1] for text in pair]
+    done = run(
+        "train", "--folder", tmp_path / "data", "--out", out, "--weights", "stream",
+        "--threads", 1, *small, "--steps", 1, "--export", tmp_path / "w", "--export-warm",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "starting from stream" in done.stderr
+    assert "2 clips used, 1 skipped" in done.stderr
+    report = json.loads((out / "data.json").read_text())
+    assert report["used"] == 2 and len(report["skipped"]) == 1
+    warm = run(
+        "train", "--folder", tmp_path / "data", "--out", tmp_path / "next",
+        "--weights", tmp_path / "w", "--threads", 1, *small, "--steps", 1,
+    )  # fmt: skip
+    assert warm.exit_code == 0, warm.output
+    assert "with its emotion_head, optimizer" in warm.stderr
 
 
 @pytest.mark.slow

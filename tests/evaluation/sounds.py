@@ -30,6 +30,13 @@ def speech(emotion: str, seed: int, seconds: float = 1.2) -> np.ndarray:
     return np.asarray(level * syllables * (tone + noise), dtype=np.float32)
 
 
+def voice(seconds: float = 1.5) -> np.ndarray:
+    """A monotone at 130 Hz in syllables."""
+    t = np.arange(int(seconds * 16000)) / 16000
+    tone = sum(np.sin(2 * np.pi * 130 * k * t) / k for k in range(1, 20))
+    return np.asarray(0.1 * tone * np.clip(np.sin(2 * np.pi * 2 * t) + 0.3, 0, 1), dtype="f4")
+
+
 def corpus(folder: Path, *, train: int = 4, test: int = 2, takes: int = 2) -> Path:
     """Manifest of `train` + `test` speakers with `takes` clips of each emotion, as WAV."""
     lines = ["path,dataset,speaker,gender,language,emotion,transcript,split"]

@@ -12,8 +12,9 @@ import pytest
 from affectcodec.audio import save_audio
 from affectcodec.evaluation import campaign
 from affectcodec.evaluation.alignment import shift
-from affectcodec.evaluation.baselines import Coded, PassThrough
+from affectcodec.evaluation.baselines import Coded
 from affectcodec.evaluation.campaign import CODING, Measured, bitrate, find_delay, measure_all
+from affectcodec.evaluation.controls import PassThrough
 from affectcodec.evaluation.measures import Measure, Pair
 from affectcodec.evaluation.store import Store
 from affectcodec.manifest import Clip, read_manifest

@@ -23,7 +23,7 @@ def test_by_hand() -> None:
     wanted = {
         "uar": (0.5 + 0.75 + 0.5) / 3,
         "kept": (1.75 / 3) / (2.25 / 3),
-        "degradation": 1 - 1.75 / 2.25,
+        "degradation": (7 - 6) / 7,
         "macro_degradation": ((0.75 - 0.5) / 0.75 + (0.5 - 0.75) / 0.5 + 0.5) / 3,
         "lost": (1 / 3 + 0 / 2 + 1 / 2) / 3,
         "agreement": 7 / 10,
@@ -65,6 +65,13 @@ def test_a_class_that_was_never_recognised_has_nothing_to_lose() -> None:
     original, coded = np.where(TRUTH == 2, 0, TRUTH), np.where(TRUTH == 2, 0, TRUTH)
     found = statistics(Decisions(CLASSES, TRUTH, original, coded), ONCE)
     assert found["macro_degradation"][0] == found["lost"][0] == 0.0
+
+
+def test_a_class_at_chance_does_not_weigh_in_the_macro_degradation() -> None:
+    original = np.array([0, 0, 0, 0, 1, 0, 0, 0, 2, 2])  # "happy" at 1/4, under 1/3
+    coded = np.array([0, 0, 1, 1, 0, 0, 0, 0, 2, 2])
+    found = statistics(Decisions(CLASSES, TRUTH, original, coded), ONCE)
+    assert found["macro_degradation"][0] == pytest.approx((0.5 + 0.0) / 2)
 
 
 def test_a_paired_difference_is_narrower_than_its_parts() -> None:

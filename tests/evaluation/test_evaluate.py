@@ -49,6 +49,16 @@ def test_clips_of_several_manifests(tmp_path: Path) -> None:
         read_clips(Plan(both, tmp_path), "nowhere", None)
     with pytest.raises(ValueError, match="no clip of"):
         read_clips(Plan(both, tmp_path, datasets=("other",)), "test", None)
+    with pytest.raises(ValueError, match="no known naming scheme"):
+        read_clips(Plan((tmp_path / "a",), tmp_path), "test", None)
+    for actor in range(1, 6):
+        name = f"03-01-05-02-01-02-{actor:02}.wav"
+        (tmp_path / name).write_bytes((tmp_path / "a" / "s0-sad-0.wav").read_bytes())
+    (tmp_path / "ravdess").mkdir()
+    for path in tmp_path.glob("03-*.wav"):
+        path.rename(tmp_path / "ravdess" / path.name)
+    some = read_clips(Plan((tmp_path / "ravdess",), tmp_path), "train", None)
+    assert [clip.speaker for clip in some] == ["ravdess_01", "ravdess_02", "ravdess_03"]
     with pytest.raises(ValueError, match="no file"):
         read_clips(Plan((tmp_path / "none.csv",), tmp_path), "test", None)
 
@@ -107,3 +117,6 @@ def test_from_manifest_to_tables(tmp_path: Path) -> None:
     for words in ("Emotion, made: eGeMAPS + SVM", "| `narrowband` | 128.0", "open"):
         assert words in page
     assert (plan.out / "results.md").read_text() == page
+    report = (plan.out / "report.html").read_text()
+    assert "<svg" not in report  # controls have no rate to draw over
+    assert report.count("<audio") == 4 and "Confusion" not in report and "made" in report

@@ -14,7 +14,8 @@ import pytest
 
 from affectcodec.audio import save_audio
 from affectcodec.evaluation.alignment import shift
-from affectcodec.evaluation.baselines import Coded, PassThrough
+from affectcodec.evaluation.baselines import Coded
+from affectcodec.evaluation.controls import PassThrough
 from affectcodec.evaluation.metrics import METRICS
 from affectcodec.evaluation.reconstruct import Row, RowStore, calibrate, run
 from affectcodec.evaluation.reconstruction import (

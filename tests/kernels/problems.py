@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small quantizers, their reference, and memory that shows where a kernel strayed."""
+"""Small quantizers and their reference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import triton.runtime.interpreter as interpreter
 from torch import Tensor
 
 from affectcodec.config import BDRFSQConfig, Block
 from affectcodec.kernels.fold import fold
-from affectcodec.kernels.plan import describe, make_plan
+from affectcodec.kernels.plan import describe
 from affectcodec.nn import BDRFSQ
 from affectcodec.ops.bd_rfsq import BlockParams
 
@@ -25,8 +21,6 @@ ODD = BDRFSQConfig(
     bound="clamp",
 )
 ONE = BDRFSQConfig(blocks=(Block("only", 5, (5, 3)),), num_stages=1)
-WIDE = BDRFSQConfig(blocks=(Block("x", 9, (67, 64)), Block("y", 8, (64, 64, 64, 3))), num_stages=2)
-CONFIGS = {"default": DEFAULT, "odd": ODD, "one": ONE, "wide": WIDE}
 
 
 @dataclass
@@ -67,108 +61,3 @@ def exact_params(config: BDRFSQConfig) -> list[BlockParams]:
             )
         )  # fmt: skip
     return blocks
-
-
-def digits_by_hand(z: Tensor, weights: Tensor, config: BDRFSQConfig) -> Tensor:
-    """Tokens int64 ``[B, K, T]`` of exact projections, by the recurrence in float32, a rounding
-    an operation, in the order that every backend keeps; from the same folded constants."""
-    plan = make_plan(describe(config))
-    batch, _, length = z.shape
-    frames = z.float().transpose(1, 2).reshape(batch * length, -1)
-    tokens = torch.zeros(batch * length, plan.stages, dtype=torch.int64)
-    for block in plan.blocks:
-        C, DP = block.columns, block.padded_dims
-
-        def part(offset: int, rows: int, C: int = C) -> Tensor:
-            return weights[offset : offset + rows * C].view(rows, C)
-
-        inward = part(block.inward, block.width).double()
-        own = frames[:, block.channel : block.channel + block.width].double()
-        x = (own @ inward).float()
-        stage = torch.arange(C) // DP
-        x = x + part(block.offset, plan.stages + 1)[stage.clamp(max=plan.stages), torch.arange(C)]
-        threshold, value = part(block.threshold, block.most - 1), part(block.value, block.most)
-        cross = part(block.cross, C)
-        for k in range(plan.stages):
-            for i in range(block.dims):
-                j = k * DP + i
-                digit = (x[:, j, None] >= threshold[None, :, j]).sum(1)
-                tokens[:, k] += digit * block.bases[i]
-                later = stage > k
-                product = value[digit, j][:, None] * cross[later, j][None, :]
-                x[:, later] = x[:, later] - product
-    return tokens.view(batch, length, -1).transpose(1, 2)
-
-
-GUARD = 64
-
-
-class Guards:
-    """Tensors that lie between guards; ``check`` tells whether any guard was written."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[Tensor, Tensor, int]] = []
-
-    def empty(self, *shape: Any, dtype: Any = None, device: Any = None) -> Tensor:
-        """Like ``torch.empty``, poisoned, between guards."""
-        if len(shape) == 1 and not isinstance(shape[0], int):
-            shape = tuple(shape[0])
-        dtype = dtype or torch.float32
-        count = 1
-        for size in shape:
-            count *= size
-        memory = torch.zeros(count + 2 * GUARD, dtype=dtype)
-        poison = float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max
-        memory.fill_(poison)
-        guard = 7 if not dtype.is_floating_point else 1234.0
-        memory[:GUARD] = guard
-        memory[GUARD + count :] = guard
-        self._kept.append((memory, memory.clone(), count))
-        return memory[GUARD : GUARD + count].view(shape)
-
-    def hold(self, tensor: Tensor) -> Tensor:
-        """Copy of an input, same strides order, between guards of NaN (or the largest integer)."""
-        order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-        dense = tensor.permute(order).contiguous()
-        count = dense.numel()
-        dtype = tensor.dtype
-        poison = float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max
-        memory = torch.full((count + 2 * GUARD,), poison, dtype=dtype)
-        memory[GUARD : GUARD + count] = dense.flatten()
-        self._kept.append((memory, memory.clone(), -1))
-        back = [order.index(i) for i in range(tensor.ndim)]
-        return memory[GUARD : GUARD + count].view(dense.shape).permute(back)
-
-    def check(self) -> None:
-        for memory, before, count in self._kept:
-            if count < 0:  # an input: nothing at all may change
-                same = (memory == before) | ((memory != memory) & (before != before))
-                assert bool(same.all()), "an input was written"
-                continue
-            for part in (slice(None, GUARD), slice(GUARD + count, None)):
-                assert torch.equal(memory[part], before[part]), "a guard was written"
-
-
-@contextmanager
-def program_order(order: str) -> Iterator[None]:
-    """Programs of a launch run forward, in reverse, or shuffled."""
-    builder = interpreter.interpreter_builder
-    original = builder.set_grid_idx
-    permutations: dict[int, list[int]] = {}
-
-    def permuted(x: int, y: int, z: int) -> None:
-        count = int(builder.grid_dim[0])
-        if count not in permutations:
-            generator = torch.Generator().manual_seed(count)
-            permutations[count] = (
-                list(range(count))[::-1] if order == "reverse"
-                else torch.randperm(count, generator=generator).tolist()
-            )  # fmt: skip
-        original(permutations[count][x], y, z)
-
-    if order != "forward":
-        builder.set_grid_idx = permuted
-    try:
-        yield
-    finally:
-        builder.set_grid_idx = original

@@ -14,7 +14,7 @@ import pytest
 def gate(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     return subprocess.run(
-        [sys.executable, "-m", "affectcodec.kernels.aot", *arguments],
+        [sys.executable, "-m", "affectcodec.kernels.gate", *arguments],
         env=environment, capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
 

@@ -41,3 +41,7 @@ def test_operators_agree_with_the_reference_and_with_their_fakes() -> None:
     latent = torch.empty(2, 33, DEFAULT.width)
     kernel["decode_out"](tokens, weights, config, None, True, latent)
     assert torch.equal(latent, kernel["decode"](tokens, weights, config, None, True, latent.dtype))
+    into, written = [torch.empty_like(u) for u in latents], torch.empty_like(tokens)
+    kernel["forward_out"](z, weights, config, None, [2, 4], True, into, written)
+    assert torch.equal(written, tokens)
+    assert all(torch.equal(a, b) for a, b in zip(into, latents, strict=True))

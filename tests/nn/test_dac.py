@@ -71,10 +71,10 @@ def test_blocks_feed_what_they_are_named_for(codec: AffectCodec) -> None:
     assert torch.equal(changed.prosody.f0_logits, base.prosody.f0_logits)
     assert not torch.equal(changed.wav, base.wav)
     # The emotion block reaches the wave through the condition as well.
-    film = codec.decoder.film.weight.clone()
-    codec.decoder.film.weight.zero_()
+    film = codec.decoder.film.linear.weight.clone()
+    codec.decoder.film.linear.weight.zero_()
     unconditioned = codec.decoder(latent).wav
-    codec.decoder.film.weight.copy_(film)
+    codec.decoder.film.linear.weight.copy_(film)
     assert not torch.equal(unconditioned, base.wav)
 
 

@@ -14,6 +14,7 @@ from affectcodec.nn.spectral import (
     OverlapAddSynthesis,
     PitchFeatures,
     ShortTimeAnalysis,
+    WindowedDFT,
     dft_basis,
     inverse_dft_basis,
     log_magnitude,
@@ -175,3 +176,35 @@ def test_level_moves_one_pitch_feature_only() -> None:
         shift[..., -1], torch.full_like(shift[..., -1], 0.3 * math.log(10)), rtol=0, atol=1e-4
     )
     assert float(shift[..., :-1].abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("size", [32, 480, 1024])
+def test_the_fast_transform_is_the_product_with_the_basis(size: int) -> None:
+    torch.manual_seed(0)
+    dft = WindowedDFT(size)
+    frames = torch.randn(2, 5, size, requires_grad=True)
+    want = dft(frames)
+    dft.by_fft = True
+    got = dft(frames)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    weight = torch.randn_like(want)
+    for a, b in zip(
+        torch.autograd.grad((got * weight).sum(), frames),
+        torch.autograd.grad((want * weight).sum(), frames),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_fast_synthesis_is_the_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    module = synthesis()
+    spectrum = torch.randn(2, 12, 2 * (WINDOW // 2 + 1), requires_grad=True)
+    want = module(spectrum)
+    module.by_fft = True
+    got = module(spectrum)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(want)
+    (a,) = torch.autograd.grad((got * weight).sum(), spectrum)
+    (b,) = torch.autograd.grad((want * weight).sum(), spectrum)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

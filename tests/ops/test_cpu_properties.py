@@ -16,7 +16,6 @@ import torch
 
 from affectcodec import _native
 from affectcodec.ops import use_backend
-from affectcodec.ops.bd_rfsq.folding import digits_of, fold_block
 from tests.ops.quantizers import CONFIGS, latent, needs_cpu_kernels, quantizer
 
 pytestmark = needs_cpu_kernels
@@ -132,45 +131,12 @@ def test_two_python_threads_at_once() -> None:
     assert failures == []
 
 
-# -- given projections --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["default", "odd", "clamp", "levels", "dims", "many"])
-def test_digits_of_exact_projections_are_the_recurrence_to_the_bit(name: str) -> None:
-    """Weights and latents of few bits, so that a projection is the same in any order of summing."""
-    config = CONFIGS[name]
-    q = exact(quantizer(config))
-    z = torch.randint(-8, 9, (1, config.width, 400)) / 8
-    tokens = q.encode(z)[0].t().long()  # [T, K]
-    first = 0
-    for block in config.blocks:
-        params = q.block_params(block.name)
-        folded = fold_block(params, block.levels, config.bound)
-        frames = z[0, config.block_slices()[block.name]].t().double()
-        projections = frames @ params.W.reshape(-1, block.width).t().double()
-        digits = digits_of(projections.float(), folded, block.code_dim)
-        digits = digits.reshape(400, config.num_stages, block.code_dim)
-        for i, level in enumerate(block.levels):
-            assert torch.equal(tokens % level, digits[..., i].long()), (block.name, i)
-            tokens = tokens // level
-            first += 1
-    assert not tokens.any()
-
-
-def exact(q):
-    with torch.no_grad():
-        for name, p in q.named_parameters():
-            if name.endswith((".W", ".O")):
-                p.copy_((p * 16).round() / 16)
-    return q
-
-
 # -- instruction sets ---------------------------------------------------------------------------
 
 FINGERPRINT = """
 import hashlib, sys, torch
 from tests.ops.quantizers import CONFIGS, latent, quantizer
-from tests.ops.test_cpu_properties import exact
+from tests.ops.test_kernel_values import exact
 import affectcodec._cpu
 torch.set_num_threads(1)
 print(affectcodec._cpu.isa())
@@ -185,7 +151,7 @@ def run_forced(isa: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "AFFECTCODEC_CPU_ISA": isa, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=850,
     )  # fmt: skip
 
 
@@ -209,17 +175,23 @@ def test_every_instruction_set_makes_the_same_digits_of_equal_projections() -> N
     assert all(lines == found["scalar"] for lines in found.values()), found
 
 
+# Tests that start processes for instruction sets of their own, and graphs of Inductor, which call
+# the very operators that are tested here.
+NOT_FORCED = "instruction or installed_library or compiled or export"
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.skipif("AFFECTCODEC_CPU_ISA" in os.environ, reason="already forced")
 def test_the_suite_passes_under_each_forced_instruction_set(isa: str) -> None:
     if not supported(isa):
         pytest.skip(f"this machine or build has no {isa}")
+    if isa == _native.load("affectcodec._cpu").module.isa():  # type: ignore[union-attr]
+        pytest.skip(f"{isa} is what every other test of this run uses")
     done = run_forced(
         isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-m", "not slow",
-        "-k", "not instruction and not installed_library", "tests/nn/test_bdrfsq.py",
-        "tests/ops/test_cpu_values.py", "tests/ops/test_cpu_properties.py",
+        "-k", f"not ({NOT_FORCED}) and not triton", "tests/ops", "tests/nn/test_bdrfsq.py",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
 
@@ -280,6 +252,22 @@ def test_objects_below_avx512_hold_no_zmm_instruction(tmp_path: Path) -> None:
         assert "mulps" in text
         for register in forbidden:
             assert register not in text, (march, register)
+
+
+@pytest.mark.parametrize("compiler", ["c++", "aarch64-linux-gnu-g++"])
+def test_sources_compile_where_there_are_no_instructions_to_name(compiler: str) -> None:
+    """The body that every other processor runs, and ARM's where a compiler for it is there."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-fsyntax-only"]
+    if compiler == "c++":
+        flags.append("-U__SSE2__")
+    for source in (ROOT / "csrc/cpu").glob("*.cpp"):
+        done = subprocess.run(
+            [compiler, *flags, "-DAFFECTCODEC_ISA=scalar", str(source)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")

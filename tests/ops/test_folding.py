@@ -120,6 +120,41 @@ def test_changed_weights_are_folded_anew(change) -> None:
     assert change is round_trip or not torch.equal(q.encode(z), before)
 
 
+@pytest.mark.parametrize("change", [flip, load, assign, round_trip, replace, swap_data, average])
+def test_both_stamps_tell_changed_parameters(change) -> None:
+    from affectcodec import _cpu
+
+    for stamp in (_cpu.stamp, folding._stamp_in_python):
+        q = quantizer(CONFIG).eval()
+        blocks = dict(q.blocks.items())
+        held = [p.detach() for p in q.parameters()]
+        before = stamp(blocks)
+        assert before is not None and stamp(blocks) == before
+        change(q)
+        assert stamp(blocks) != before
+        del held
+
+
+def test_a_stamp_of_modules_it_does_not_know() -> None:
+    from affectcodec import _cpu
+
+    q = quantizer(CONFIG)
+    q.blocks["a"].register_parameter("W", None)
+    assert _cpu.stamp(dict(q.blocks.items())) is None
+    assert folding._stamp_in_python(dict(q.blocks.items())) is None
+    del q.blocks["a"].W
+    assert _cpu.stamp(dict(q.blocks.items())) is None
+    many = dict.fromkeys(map(str, range(64)), q.blocks["b"])
+    assert _cpu.stamp(many) is None
+    for wrong in ([1], None, {"a": 1}):
+        with pytest.raises((TypeError, AttributeError)):
+            _cpu.stamp(wrong)
+    with torch.inference_mode():
+        inference = quantizer(CONFIG)
+    with pytest.raises(RuntimeError, match="version"):
+        _cpu.stamp(dict(inference.blocks.items()))
+
+
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("options", [{}, {"fused": True}, {"foreach": True}], ids=str)

@@ -199,7 +199,7 @@ def test_a_broken_discriminator_changes_no_weight(tmp_path: Path, cache: ClipCac
     assert run.adversary is not None
     before = state(run)
     next(run.adversary.discriminators.parameters()).register_hook(lambda g: g * float("nan"))
-    with pytest.raises(TrainingError, match="discriminators at step 0 is not finite"):
+    with pytest.raises(TrainingError, match="discriminators' gradient of step 0 is not finite"):
         run.train_step()
     now = {k: v for k, v in state(run).items() if not k.endswith("norms")}
     assert same_tensors(now, {k: before[k] for k in now})

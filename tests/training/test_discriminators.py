@@ -30,6 +30,16 @@ def test_the_default_is_sized_for_a_processor() -> None:
     assert 200_000 < count < 400_000
 
 
+def test_presets_grow() -> None:
+    counts = [
+        sum(p.numel() for p in Discriminators(DiscriminatorConfig.preset(name)).parameters())
+        for name in ("stream", "stream-large", "paper")
+    ]
+    assert counts == [238_344, 3_041_474, 42_860_912]
+    with pytest.raises(ValueError, match="unknown name 'tiny'"):
+        DiscriminatorConfig.preset("tiny")
+
+
 @pytest.mark.parametrize("length", [1024, 1025, 4097])
 def test_every_member_judges_any_length(length: int) -> None:
     torch.manual_seed(0)

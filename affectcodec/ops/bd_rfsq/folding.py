@@ -170,7 +170,7 @@ def _stamp_in_python(blocks: dict[str, Any]) -> list[int] | None:
     numbers: list[int] = []
     for block in blocks.values():
         own = block._parameters.values()
-        if len(own) != 6 or None in own:
+        if len(own) != 6 or any(p is None for p in own):
             return None
         for parameter in own:
             numbers += (parameter.data_ptr(), parameter._version)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from affectcodec.training.distributed import shared_norm
+
 
 class GradientBalancer(nn.Module):
     """Rescales the gradients of several losses by one tensor (after EnCodec, arXiv 2210.13438).
@@ -55,7 +57,7 @@ class GradientBalancer(nn.Module):
             gradients.append(torch.zeros_like(at) if gradient is None else gradient)
         stacked = torch.stack(gradients)
         plain = stacked.sum(0)
-        now = torch.cat([stacked.flatten(1).norm(dim=1), plain.norm()[None]])
+        now = shared_norm(torch.cat([stacked.flatten(1).norm(dim=1), plain.norm()[None]]))
         seen = self.norms > 0
         self.norms.copy_(torch.where(seen, torch.lerp(now, self.norms, self.decay), now))
         total = sum(weights[name] for name in self.names) or 1.0

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from affectcodec.training.distributed import shared_count
 from affectcodec.training.losses.descriptors import Descriptors
 from affectcodec.training.losses.prosody import LOG_ENERGY_FLOOR
 
@@ -20,7 +21,7 @@ def cycle_prosody_loss(decoded: Descriptors, true: Descriptors, voiced: Tensor) 
     gradient, and a distribution holds its octave ambiguity as the original has it. Harmonicity at
     the true F0 falls with every error of the decoded F0, and is the differentiable form of voicing.
     """
-    count = voiced.sum().clamp(min=1)
+    count = shared_count(voiced.sum())
     energy = F.l1_loss(
         decoded.log_energy.clamp(min=LOG_ENERGY_FLOOR), true.log_energy.clamp(min=LOG_ENERGY_FLOOR)
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.training.batches import Batch
 from affectcodec.training.cache import EMOTIONS
+from affectcodec.training.distributed import shared_count
 from affectcodec.training.losses.descriptors import Descriptors
 from affectcodec.training.losses.prosody import LOG_ENERGY_FLOOR
 
@@ -72,7 +73,7 @@ class EmotionHead(nn.Module):
 def emotion_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy over labelled clips and accuracy; both 0 when none is labelled."""
     known = labels >= 0
-    count = known.sum().clamp(min=1)
+    count = shared_count(known.sum())
     loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count
     accuracy = ((logits.argmax(-1) == labels) & known).sum() / count
     return loss, accuracy
@@ -85,7 +86,7 @@ def dimension_loss(prediction: Tensor, target: Tensor) -> Tensor:
     noisy, so the mean squared error goes with it. NaN in ``target [B, 2]`` marks a missing label.
     """
     known = torch.isfinite(target)
-    loss = prediction.new_zeros(())
+    loss = prediction.sum() * 0  # every process differentiates the head, labels or not
     for i in range(target.shape[1]):
         want, got = target[known[:, i], i], prediction[known[:, i], i]
         if not len(want):
@@ -105,7 +106,7 @@ def frame_loss(frames: Tensor, batch: Batch, described: Descriptors) -> Tensor:
     """
     log_f0, voicing, energy, tilt, harmonicity = frames.unbind(-1)
     voiced = batch.voiced
-    count = voiced.sum().clamp(min=1)
+    count = shared_count(voiced.sum())
 
     def over_voiced(error: Tensor) -> Tensor:
         return (error.abs() * voiced).sum() / count
@@ -135,4 +136,4 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
         prediction = prediction.transpose(1, 2)
     known = torch.isfinite(target).all(-1)
     cosine = F.cosine_similarity(prediction, torch.nan_to_num(target), dim=-1)
-    return ((1 - cosine) * known).sum() / known.sum().clamp(min=1)
+    return ((1 - cosine) * known).sum() / shared_count(known.sum())

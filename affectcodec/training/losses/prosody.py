@@ -10,6 +10,7 @@ from torch import Tensor
 
 from affectcodec.nn.prosody import Prosody, ProsodyHead
 from affectcodec.training.batches import Batch, frame_log_energy
+from affectcodec.training.distributed import shared_count
 
 # Silence below -80 dBFS need not be told apart from silence at -90.
 LOG_ENERGY_FLOOR = -9.2
@@ -20,7 +21,7 @@ def prosody_losses(head: ProsodyHead, prosody: Prosody, batch: Batch) -> dict[st
     targets = head.f0_targets(batch.log_f0)
     cross = -(targets * F.log_softmax(prosody.f0_logits, -1)).sum(-1)
     voiced = batch.voiced
-    f0 = (cross * voiced).sum() / voiced.sum().clamp(min=1)
+    f0 = (cross * voiced).sum() / shared_count(voiced.sum())
     voicing = F.binary_cross_entropy_with_logits(prosody.voicing_logit, voiced)
     want = batch.log_energy.clamp(min=LOG_ENERGY_FLOOR)
     energy = F.l1_loss(prosody.log_energy.clamp(min=LOG_ENERGY_FLOOR), want)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affectcodec.training.config import ENVELOPE_HOP, ENVELOPE_SPAN
+from affectcodec.training.distributed import shared_count
 from affectcodec.training.spectrogram import magnitude
 
 _LOG_FLOOR = 2e-5
@@ -153,4 +154,4 @@ class SpectralLosses(nn.Module):
         correlation = (a * b).sum(-1) / torch.sqrt(a.square().sum(-1) * power + 1e-12)
         # Silent spans carry no envelope to match.
         weight = (power > 1e-3 * power.amax((1, 2), keepdim=True)).float()
-        return 1 - (correlation * weight).sum() / weight.sum().clamp(min=1)
+        return 1 - (correlation * weight).sum() / shared_count(weight.sum())

@@ -1,48 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU kernels against the stage-by-stage form in float64: tokens, latents, every gradient."""
+"""Every kernel backend against the stage-by-stage form in float64: tokens, latents, gradients.
+
+One suite for all of them: compiled C++ on this CPU, Triton under its interpreter.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 
 import pytest
 import torch
 
-from affectcodec.ops import use_backend
-from tests.ops.quantizers import (
-    CONFIGS,
-    SMALL,
-    assert_close,
-    latent,
-    needs_cpu_kernels,
-    quantizer,
-    settled,
-)
+from affectcodec.config import BDRFSQConfig, Block
+from affectcodec.nn import BDRFSQ
+from affectcodec.ops import fsq, use_backend
+from affectcodec.ops.bd_rfsq import decode_block
+from affectcodec.ops.bd_rfsq.folding import digits_of, fold_block
+from tests.ops.backends import Candidate, covering, on_every_backend
+from tests.ops.quantizers import CONFIGS, SMALL, assert_close, latent, quantizer, settled
 from tests.ops.quantizers import specification as spec
 
-pytestmark = needs_cpu_kernels
-
 SHAPES = [(1, 1), (1, 7), (2, 64), (3, 65), (5, 3), (1, 200)]
+LAYOUTS = (False, True)  # channels_last
+both_layouts = pytest.mark.parametrize("channels_last", LAYOUTS, ids=["BDT", "BTD"])
 
 
-@pytest.fixture(autouse=True)
-def _kernels_only():
-    """A call that the kernels do not serve fails instead of passing by the reference."""
-    with use_backend("cpu"):
-        yield
-
-
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
+@both_layouts
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_tokens_are_those_of_the_specification(name: str, channels_last: bool) -> None:
+@on_every_backend
+def test_tokens_are_those_of_the_specification(
+    backend: Candidate, name: str, channels_last: bool
+) -> None:
     """Fewer than 1 digit in 10,000 may fall the other way; a step of one beside a threshold."""
     config = CONFIGS[name]
     q = quantizer(config)
-    z = latent(config, 2, 500, channels_last)
+    frames = backend.some(500)
+    z = latent(config, 2, frames, channels_last)
     tokens = q.encode(z, channels_last=channels_last).long()
     with use_backend("reference"):
         wanted = spec(q).encode(z.double(), channels_last=channels_last).long()
-    assert tokens.shape == wanted.shape == (2, config.num_stages, 500)
+    assert tokens.shape == wanted.shape == (2, config.num_stages, frames)
     first = 0
     digits = 0
     for block in config.blocks:
@@ -57,10 +56,19 @@ def test_tokens_are_those_of_the_specification(name: str, channels_last: bool) -
     assert first <= (2 if coarse else 40)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-@pytest.mark.parametrize("name", ["default", "odd", "clamp"])
-def test_latents_tokens_and_rates(name: str, channels_last: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("backend", "dtype", "channels_last", "name"),
+    covering(
+        *itertools.product(
+            (torch.float32, torch.bfloat16, torch.float16), LAYOUTS, ("default", "odd", "clamp")
+        ),
+        some=5,
+    ),
+    indirect=["backend"],
+)
+def test_latents_tokens_and_rates(
+    backend: Candidate, dtype: torch.dtype, channels_last: bool, name: str
+) -> None:
     config = CONFIGS[name]
     q = quantizer(config)
     rates = tuple(range(1, config.num_stages + 1))
@@ -72,18 +80,27 @@ def test_latents_tokens_and_rates(name: str, channels_last: bool, dtype: torch.d
     assert torch.equal(out.tokens, want.tokens)
     assert out.latent.dtype == dtype
     tolerance = {torch.float32: 2e-6, torch.bfloat16: 5e-3, torch.float16: 6e-4}[dtype]
+    if not backend.rounds_bfloat16 and dtype is torch.bfloat16:
+        tolerance = 1e-2
     assert_close(out.latent, want.latent, "latent", tolerance)
     for rate in rates:
         assert_close(out.rates[rate], want.rates[rate], f"rate {rate}", tolerance)
     decoded = q.decode(out.tokens, channels_last=channels_last)
-    assert torch.equal(decoded.to(dtype), out.latent)
+    if backend.ordered_sums:
+        assert torch.equal(decoded.to(dtype), out.latent)
+    else:
+        assert_close(decoded, out.latent, "decoded", tolerance)
 
 
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
-def test_every_gradient(name: str, shape, channels_last: bool, cut: bool) -> None:
+@pytest.mark.parametrize(
+    ("backend", "cut", "shape", "channels_last", "name"),
+    # Eleven goes into none of the factors: all configurations, shapes, layouts, cuts take turns.
+    covering(*itertools.product((False, True), SHAPES, LAYOUTS, SMALL), some=11),
+    indirect=["backend"],
+)
+def test_every_gradient(
+    backend: Candidate, cut: bool, shape: tuple[int, int], channels_last: bool, name: str
+) -> None:
     config = CONFIGS[name]
     q = quantizer(config)
     batch, frames = shape
@@ -95,10 +112,13 @@ def test_every_gradient(name: str, shape, channels_last: bool, cut: bool) -> Non
     check_gradients(q, z, stages, rates, channels_last, "latent", *[f"{r}" for r in rates])
 
 
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-def test_every_gradient_of_the_default_configuration(channels_last: bool) -> None:
+@both_layouts
+@on_every_backend
+def test_every_gradient_of_the_default_configuration(
+    backend: Candidate, channels_last: bool
+) -> None:
     q = quantizer(CONFIGS["default"])
-    z = settled(q, latent(q.config, 2, 300, channels_last), channels_last)
+    z = settled(q, latent(q.config, 2, backend.some(300), channels_last), channels_last)
     stages = torch.tensor([[8, 8], [3, 5]])
     check_gradients(q, z, stages, (2, 4), channels_last, "latent", "2", "4")
 
@@ -106,11 +126,22 @@ def test_every_gradient_of_the_default_configuration(channels_last: bool) -> Non
 @pytest.mark.parametrize(
     "used", [("latent",), ("1",), ("2",), ("1", "2"), ("latent", "1")], ids=str
 )
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-def test_gradients_of_some_outputs_alone(used, channels_last: bool) -> None:
+@both_layouts
+@on_every_backend
+def test_gradients_of_some_outputs_alone(backend: Candidate, used, channels_last: bool) -> None:
     q = quantizer(CONFIGS["odd"])
     z = settled(q, latent(q.config, 2, 70, channels_last), channels_last)
     check_gradients(q, z, None, (1, 2), channels_last, *used)
+
+
+def steps_between(a: torch.Tensor, b: torch.Tensor) -> int:
+    """Largest distance of two 16-bit float tensors, in representable values."""
+
+    def place(x: torch.Tensor) -> torch.Tensor:
+        bits = x.contiguous().view(torch.int16).int()
+        return torch.where(bits < 0, -(bits & 0x7FFF), bits)
+
+    return int((place(a) - place(b)).abs().max())
 
 
 def check_gradients(q, z, stages, rates, channels_last, *used: str) -> None:
@@ -119,7 +150,7 @@ def check_gradients(q, z, stages, rates, channels_last, *used: str) -> None:
     found = []
     for module, x in ((q, z.clone()), (naive, z.double())):
         x.requires_grad_(True)
-        with use_backend("cpu" if module is q else "reference"):
+        with contextlib.nullcontext() if module is q else use_backend("reference"):
             out = module(x, stages, rates=rates, channels_last=channels_last)
             outputs = [out.latent if name == "latent" else out.rates[int(name)] for name in used]
             total = sum((u * g).sum() for u, g in zip(outputs, cotangents, strict=True))
@@ -133,7 +164,8 @@ def check_gradients(q, z, stages, rates, channels_last, *used: str) -> None:
         assert_close(got, want, name, 1e-5)
 
 
-def test_frozen_latent_and_frozen_parameters() -> None:
+@on_every_backend
+def test_frozen_latent_and_frozen_parameters(backend: Candidate) -> None:
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, 1, 5)
     q(z).latent.sum().backward()
@@ -144,7 +176,8 @@ def test_frozen_latent_and_frozen_parameters() -> None:
     assert z.grad is not None and float(z.grad.abs().max()) > 0
 
 
-def test_expanded_and_transposed_gradients_are_read_right() -> None:
+@on_every_backend
+def test_expanded_and_transposed_gradients_are_read_right(backend: Candidate) -> None:
     """What reaches a backward is often no plain tensor: a sum gives one number, expanded."""
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, 2, 9)
@@ -161,8 +194,9 @@ def test_expanded_and_transposed_gradients_are_read_right() -> None:
 
 
 @pytest.mark.parametrize("stages", [None, 1, {"a": 1, "c": 2}, "sample", "frame"], ids=str)
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-def test_decoding_and_its_gradient(stages, channels_last: bool) -> None:
+@both_layouts
+@on_every_backend
+def test_decoding_and_its_gradient(backend: Candidate, stages, channels_last: bool) -> None:
     q = quantizer(CONFIGS["odd"])
     tokens = q.encode(latent(q.config, 3, 70))
     if stages == "sample":
@@ -172,8 +206,8 @@ def test_decoding_and_its_gradient(stages, channels_last: bool) -> None:
     results = []
     cotangent = torch.randn(3, 70, q.config.width) if channels_last else None
     for kept in (3, 2):
-        for backend in ("cpu", "reference"):
-            with use_backend(backend):
+        for name in (backend.name, "reference"):
+            with use_backend(name):
                 u = q.decode(tokens[:, :kept], stages, channels_last=channels_last)
             g = torch.randn(u.shape, generator=torch.Generator().manual_seed(1))
             g = g if cotangent is None else cotangent
@@ -184,7 +218,8 @@ def test_decoding_and_its_gradient(stages, channels_last: bool) -> None:
             assert_close(a, b, f"{kept} stages", 1e-5)
 
 
-def test_odd_strides_and_expanded_input() -> None:
+@on_every_backend
+def test_odd_strides_and_expanded_input(backend: Candidate) -> None:
     q = quantizer(CONFIGS["odd"])
     width = q.config.width
     wide = torch.randn(4, 2 * width, 150)
@@ -205,7 +240,8 @@ def test_odd_strides_and_expanded_input() -> None:
         assert torch.equal(q.encode(last, channels_last=True), q.encode(plain))
 
 
-def test_outputs_into_given_tensors() -> None:
+@on_every_backend
+def test_outputs_into_given_tensors(backend: Candidate) -> None:
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, 2, 70)
     tokens = torch.full((2, 3, 70), 7, dtype=torch.int32)
@@ -216,9 +252,9 @@ def test_outputs_into_given_tensors() -> None:
     u = torch.empty(2, q.config.width, 70)
     assert q.decode(tokens, out=u) is u
     assert torch.equal(u, q.decode(tokens))
-    with pytest.raises(RuntimeError, match="out: wanted int32"):
+    with pytest.raises((RuntimeError, ValueError), match="out: wanted"):
         q.encode(z, out=torch.empty(2, 3, 71, dtype=torch.int32))
-    with pytest.raises(RuntimeError, match="out"):
+    with pytest.raises((RuntimeError, ValueError), match="out: wanted"):
         q.decode(tokens, out=torch.empty(2, 3, 70))
 
 
@@ -246,7 +282,8 @@ def test_a_forward_pass_into_an_earlier_result(backend: str, channels_last: bool
         q(second, channels_last=channels_last, out=out)
 
 
-def test_infinite_values_stay_in_the_codebook_and_nan_is_marked() -> None:
+@on_every_backend
+def test_infinite_values_stay_in_the_codebook_and_nan_is_marked(backend: Candidate) -> None:
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, 2, 70)
     clean = q.encode(z)
@@ -259,13 +296,21 @@ def test_infinite_values_stay_in_the_codebook_and_nan_is_marked() -> None:
     out = q(z).latent
     assert bool(out[1, 37:42, 69].isnan().all())
     assert bool(out[1, :37, 69].isfinite().all()) and bool(out[1, 42:, 69].isfinite().all())
-    with pytest.raises(ValueError, match="NaN"):
-        q.decode(tokens)
+    if backend.checks_tokens:
+        with pytest.raises(ValueError, match="NaN"):
+            q.decode(tokens)
+    else:
+        u = q.decode(tokens)
+        assert bool(u[1, :, 69].isnan().all())
+        assert bool(u[0].isfinite().all()) and bool(u[1, :, :69].isfinite().all())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-def test_half_precision_is_read_and_rounded_as_torch_does(dtype, channels_last: bool) -> None:
+@both_layouts
+@on_every_backend
+def test_half_precision_is_read_and_rounded_as_torch_does(
+    backend: Candidate, dtype: torch.dtype, channels_last: bool
+) -> None:
     """Every 16-bit pattern in; rounding of the latent out."""
     q = quantizer(CONFIGS["one"])
     with torch.no_grad():
@@ -279,17 +324,21 @@ def test_half_precision_is_read_and_rounded_as_torch_does(dtype, channels_last: 
         q.encode(z, channels_last=channels_last), q.encode(z.float(), channels_last=channels_last)
     )
     values = torch.randn(3000) * torch.logspace(-9, 5, 3000)
-    for value in values[::10].tolist():
+    for value in values[:: 10 if backend.quick else 100].tolist():
         with torch.no_grad():
             block.e.fill_(value)
         probe = q(torch.zeros(1, 1, 1, dtype=dtype)).latent
         exact = q(torch.zeros(1, 1, 1)).latent
-        assert torch.equal(probe, exact.to(dtype)), value
+        if backend.rounds_bfloat16 or dtype is torch.float16:
+            assert torch.equal(probe, exact.to(dtype)), value
+        else:
+            assert steps_between(probe, exact.to(dtype)) <= 1, value
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)], ids=str)
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-def test_empty_input(shape, channels_last: bool) -> None:
+@both_layouts
+@on_every_backend
+def test_empty_input(backend: Candidate, shape, channels_last: bool) -> None:
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, *shape, channels_last).requires_grad_(True)
     out = q(z, rates=(1,), channels_last=channels_last)
@@ -301,7 +350,8 @@ def test_empty_input(shape, channels_last: bool) -> None:
     assert q.decode(out.tokens, channels_last=channels_last).shape == z.shape
 
 
-def test_a_bad_count_tensor_is_an_error_and_odd_counts_are_clamped() -> None:
+@on_every_backend
+def test_a_bad_count_tensor_is_an_error_and_odd_counts_are_clamped(backend: Candidate) -> None:
     q = quantizer(CONFIGS["odd"])
     z = latent(q.config, 2, 5)
     with pytest.raises(ValueError, match="stages"):
@@ -309,3 +359,81 @@ def test_a_bad_count_tensor_is_an_error_and_odd_counts_are_clamped() -> None:
     low, high = torch.full((2, 3), -5), torch.full((2, 3), 2**40)
     assert not q(z, low).latent.any()
     assert torch.equal(q(z, high).latent, q(z).latent)
+
+
+# -- given sums ---------------------------------------------------------------------------------
+
+
+def exact(q: BDRFSQ) -> BDRFSQ:
+    """Weights of few bits, so that sums with latents of few bits are the same in any order."""
+    with torch.no_grad():
+        for name, p in q.named_parameters():
+            if name.endswith((".W", ".O")):
+                p.copy_((p * 16).round() / 16)
+    return q
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["default", "odd", "clamp", "levels", "dims", "many"])
+@on_every_backend
+def test_digits_of_exact_projections_are_the_recurrence_to_the_bit(
+    backend: Candidate, name: str, dtype: torch.dtype
+) -> None:
+    config = CONFIGS[name]
+    q = exact(quantizer(config))
+    z = torch.randint(-8, 9, (1, config.width, 70)) / 8
+    tokens = q.encode(z.to(dtype))[0].t().long()  # [T, K]
+    for block in config.blocks:
+        params = q.block_params(block.name)
+        folded = fold_block(params, block.levels, config.bound)
+        frames = z[0, config.block_slices()[block.name]].t().double()
+        projections = frames @ params.W.reshape(-1, block.width).t().double()
+        digits = digits_of(projections.float(), folded, block.code_dim)
+        digits = digits.reshape(70, config.num_stages, block.code_dim)
+        for i, level in enumerate(block.levels):
+            assert torch.equal(tokens % level, digits[..., i].long()), (block.name, i)
+            tokens = tokens // level
+    assert not tokens.any()
+
+
+DYADIC = BDRFSQConfig(
+    blocks=(Block("a", 37, (3, 2, 5)), Block("b", 70, (9,)), Block("c", 130, (5, 2, 3, 17, 2))),
+    num_stages=4,
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@both_layouts
+@on_every_backend
+def test_latents_of_exact_sums_are_rounded_once(
+    backend: Candidate, channels_last: bool, dtype: torch.dtype
+) -> None:
+    """Values, output weights and biases of few bits: every sum is exact, the store alone rounds."""
+    q = quantizer(DYADIC)
+    with torch.no_grad():
+        for name, p in q.named_parameters():
+            if name.endswith((".O", ".e")):
+                p.copy_((p * 64).round() / 64)
+            elif name.endswith(".shift"):
+                p.zero_()
+            elif name.endswith(".scale_logit"):
+                p.fill_(math.log(math.expm1(0.9)))  # a scale of 1 up to what float32 can tell
+    z = latent(DYADIC, 2, 67, channels_last).to(dtype)
+    out = q(z, rates=(1, 2, 3), channels_last=channels_last)
+    for rate in (1, 2, 3, 4):
+        exactly = torch.zeros(2, 67, DYADIC.width, dtype=torch.float64)
+        tokens = out.tokens.long()
+        for block in DYADIC.blocks:
+            digits = fsq.unpack_digits(tokens % block.codebook_size, block.levels)
+            tokens = tokens // block.codebook_size
+            params = q.block_params(block.name, torch.float64)
+            u = decode_block(digits[:, :rate], params, block.levels).detach()
+            exactly[..., DYADIC.block_slices()[block.name]] = (u.mT * 2**12).round() / 2**12
+        got = out.latent if rate == 4 else out.rates[rate]
+        got = got if channels_last else got.mT
+        wanted = exactly.to(dtype)
+        assert float(exactly.abs().max()) > 0.3
+        if backend.rounds_bfloat16 or dtype is not torch.bfloat16:
+            assert torch.equal(got, wanted)
+        else:
+            assert steps_between(got, wanted) <= 1

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate on compiled kernels, and the table of them.
+
+    python -m affectcodec.kernels.gate                         # every kernel and architecture
+    python -m affectcodec.kernels.gate --write docs/gpu.md     # and the table of that page
+
+Refused are spills and stack, matrix instructions that round the factors of a product, accesses
+below 16 bytes in the product loops of the aligned path, product loops that are not those of the
+model in ``roofline``, and ``encode``, ``forward`` or ``decode`` that move over a tenth more than
+they must. On gfx942 the last three hold for ``encode``; see :func:`stores_straight` for the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import click
+
+from affectcodec.config import BDRFSQConfig
+from affectcodec.kernels import objects
+from affectcodec.kernels.aot import RATES, TARGETS, Case, Row, rows
+from affectcodec.kernels.hardware import GPUS, Gpu
+from affectcodec.kernels.plan import describe, make_plan
+from affectcodec.kernels.roofline import Prediction, Use, Work, predict, work
+
+# Bytes and multiply-adds of a product loop may differ from the model's by this share: the loop of
+# `cross` adds up one row of sums a tile as well.
+TOLERANCE = 0.05
+MOST_TRAFFIC = 1.1
+
+
+def use_of(case: Case, config: BDRFSQConfig | None = None) -> Use:
+    """What the model needs to know of a use."""
+    plan = make_plan(describe(config or BDRFSQConfig()))
+    rates = (plan.stages,) if case.op == "decode" else (*RATES, plan.stages)
+    return Use(plan, case.dtype.itemsize, case.batch, case.frames, rates)
+
+
+def model(row: Row) -> Work:
+    return work(row.kernel, use_of(row.case), row.tile, row.block)
+
+
+def _product_loops(row: Row) -> list[objects.Loop]:
+    """The loops of the object that hold a product: the others have next to no multiply-adds."""
+    return [loop for loop in row.facts.loops if loop.fma * row.facts.threads >= 4096]
+
+
+def stores_straight(row: Row) -> bool:
+    """Whether a tile is stored straight out of AMD's matrix registers.
+
+    Each lane then stores single numbers, 64 of them side by side, and warps that have no part of a
+    small product of their own are masked, which a count of instructions cannot see.
+    """
+    return row.architecture.startswith("gfx") and row.case.op != "encode"
+
+
+def differences(row: Row) -> list[str]:
+    """Where the product loops of the object are not those of the model.
+
+    Matrix instructions may be repeated in warps that have no part of a small product of their own.
+    """
+    found, wanted = _product_loops(row), model(row).loops
+    if len(found) != len(wanted):
+        return [f"{len(found)} product loops, the model has {len(wanted)}"]
+    out = []
+    for i, (loop, expected) in enumerate(zip(found, wanted, strict=True)):
+        moved, multiplied = loop.moved * row.facts.threads, loop.fma * row.facts.threads
+        bytes_a_turn = expected.loaded + expected.stored
+        # A compiler may do two turns in one, which shows in both.
+        turns = max(1, round(moved / bytes_a_turn))
+        if abs(moved - turns * bytes_a_turn) > TOLERANCE * turns * bytes_a_turn:
+            out.append(f"product loop {i} moves {moved} bytes, the model says {bytes_a_turn}")
+        wanted_fma = turns * expected.fma
+        repeated = loop.tensor_core and multiplied % wanted_fma == 0
+        if not repeated and abs(multiplied - wanted_fma) > TOLERANCE * wanted_fma:
+            out.append(f"product loop {i} multiplies {multiplied}, the model says {wanted_fma}")
+    return out
+
+
+def traffic(row: Row) -> float | None:
+    """Bytes a frame that the object moves: its product loops, and what it stores besides them.
+
+    The tables of the recurrence, a few kilobytes that every program reads, are not counted, here
+    nor in :func:`floor`. None where it is not counted: small uses, ``backward``, packing, and
+    where :func:`stores_straight`.
+    """
+    if row.case.op not in ("encode", "forward", "decode") or not row.case.aligned:
+        return None
+    if stores_straight(row):
+        return None
+    loops, wanted, facts = _product_loops(row), model(row).loops, row.facts
+    if len(loops) != len(wanted):
+        return None
+    moved = 0.0
+    for loop, expected in zip(loops, wanted, strict=True):
+        moved += expected.turns * loop.moved * facts.threads
+    inside = sum(w * n for loop in loops for w, n in loop.stores.items())
+    stored = sum(w * n for w, n in facts.stores.items()) - inside
+    return (moved + stored * facts.threads) / row.tile.frames
+
+
+def floor(row: Row) -> float:
+    """Fewest bytes a frame: one read of the latent, one write of each output and of what is saved,
+    the folded weights of the products once a program."""
+    use = use_of(row.case)
+    weights = sum(4 * block.columns * block.width for block in use.plan.blocks)
+    products = 2 if row.case.op == "forward" else 1
+    return model(row).memory / use.count + products * weights / row.tile.frames
+
+
+def instructions(row: Row) -> float:
+    """Instructions that a warp goes through: loops as often as the model says, the rest once."""
+    done, loops = model(row), row.facts.loops
+    products = _product_loops(row)
+    others = [loop for loop in loops if loop not in products]
+    turns = [loop.turns for loop in done.loops] if len(products) == len(done.loops) else []
+    counted = list(zip(products, turns, strict=False))
+    if len(others) == len(done.steps):
+        counted += list(zip(others, done.steps, strict=True))
+    return row.facts.instructions + sum((n - 1) * loop.instructions for loop, n in counted)
+
+
+def prediction(row: Row, gpu: Gpu | None = None) -> Prediction:
+    """A prediction, not a measurement."""
+    gpu = gpu or GPUS[row.architecture]
+    warps = row.facts.threads // gpu.limits.warp
+    return predict(
+        model(row), gpu, programs=row.programs, warps=warps, registers=row.facts.registers,
+        shared=row.facts.shared, instructions=instructions(row),
+    )  # fmt: skip
+
+
+def faults(row: Row) -> list[str]:
+    """What the gate holds against a compiled kernel; empty where it passes."""
+    found = []
+    facts = row.facts
+    if facts.spills or facts.stack:
+        found.append(f"spills {facts.spills} bytes, stack {facts.stack} bytes")
+    # Triton 3.7.1 makes tf32 of an ieee product on sm_100 where the tile has 64 frames or more.
+    if facts.inexact:
+        found.append(
+            f"{facts.inexact} matrix instructions that round the factors of an ieee product"
+        )
+    if not row.case.aligned:
+        return found
+    for loop in _product_loops(row):
+        straight = stores_straight(row)
+        least = 8 if straight and row.case.op != "decode" else 16
+        narrow = {w for w in (*loop.loads, *(() if straight else loop.stores)) if w < least}
+        if narrow and row.kernel != "cross":
+            found.append(f"a product loop has accesses of {sorted(narrow)} bytes")
+    if not stores_straight(row):
+        found += differences(row)
+    counted = traffic(row)
+    if counted is not None and counted > MOST_TRAFFIC * floor(row):
+        found.append(f"moves {counted:.0f} bytes a frame, {floor(row):.0f} would do")
+    if prediction(row).resident == 0:
+        found.append("does not fit on a multiprocessor")
+    return found
+
+
+def _widths(counts: dict[int, int]) -> str:
+    return " ".join(f"{n}x{width}" for width, n in sorted(counts.items(), reverse=True)) or "-"
+
+
+HEAD = (
+    "op, kernel", "use", "arch", "registers", "spill", "shared", "loads", "stores", "FMA", "matrix",
+    "bytes a frame, of floor", "warps", "predicted us, bound by",
+)  # fmt: skip
+
+
+def table(found: Sequence[Row]) -> str:
+    """Markdown table of compiled kernels; its last column is a prediction."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|---" + "|---:" * 3 + "|---" * 7 + "|"]
+    for row in found:
+        f, expected, counted = row.facts, prediction(row), traffic(row)
+        share = "" if counted is None else f"{counted:.0f}, {counted / floor(row):.2f}"
+        cells = (
+            row.name if row.name == row.case.op else f"{row.case.op}: {row.name}",
+            row.case.label, row.architecture, f.registers, f.spills, f.shared, _widths(f.loads),
+            _widths(f.stores), f.fma, f.tensor_core, share,
+            f"{expected.warps} of {expected.most_warps}",
+            f"{1e6 * expected.seconds:.1f}, {expected.bound}",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+BEGIN, END = "<!-- compiled kernels: begin -->\n", "<!-- compiled kernels: end -->\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces what stands between the markers of a Markdown file."""
+    old = path.read_text(encoding="utf-8")
+    head, _, rest = old.partition(BEGIN)
+    _, marker, tail = rest.partition(END)
+    if not marker:
+        raise ValueError(f"{path}: the markers {BEGIN.strip()!r} and {END.strip()!r} are missing")
+    path.write_text(head + BEGIN + text + END + tail, encoding="utf-8")
+
+
+def check(
+    architectures: Sequence[str], keep: Callable[[Case], bool], jobs: int
+) -> tuple[list[Row], int]:
+    """Compiles, prints a line for each kernel, and returns them and how many have faults."""
+    found, bad = [], 0
+    for row in rows(architectures, keep, jobs=jobs):
+        found.append(row)
+        problems = faults(row)
+        bad += bool(problems)
+        print(
+            f"{row.architecture} {row.case.op}: {row.name}, {row.case.label}: "
+            f"{row.facts.registers} registers, {row.seconds:.1f} s"
+            + "".join(f"\n  FAULT {problem}" for problem in problems),
+            flush=True,
+        )
+    return found, bad
+
+
+@click.command()
+@click.option("--arch", multiple=True, type=click.Choice(tuple(TARGETS)), help="Default: all.")
+@click.option("--op", multiple=True, help="encode, forward, backward, decode, ... Default: all.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--write", "page", type=click.Path(path_type=Path), help="Page with the table.")
+def main(arch: tuple[str, ...], op: tuple[str, ...], jobs: int, page: Path | None) -> None:
+    """Compile every kernel for every architecture and read what the compiler made of it.
+
+    No GPU is needed. The exit code is 1 where a kernel does not pass.
+    """
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise click.UsageError("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
+    start = perf_counter()
+    found, bad = check(arch or tuple(TARGETS), lambda case: not op or case.op in op, jobs)
+    if page:
+        write(page, table(found))
+    print(f"{len(found)} kernels in {perf_counter() - start:.0f} s, {bad} with faults")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
