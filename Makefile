@@ -41,8 +41,10 @@ $(VENV)/.torch:
 	@touch $@
 
 # torch comes first and alone: a plain install of the package could fetch another build of it.
+# Of resemblyzer only the weights are used; what it asks for does not build everywhere.
 $(VENV)/.dev: $(SOURCES) | $(VENV)/.torch
 	$(PIP) install $(PIP_ARGS) -e ".[dev]"
+	$(PIP) install $(PIP_ARGS) --no-deps resemblyzer
 	@touch $(VENV)/.demo $(VENV)/.bench $@
 	@$(BIN)/python -m affectcodec.info
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from affectcodec import __version__
+from affectcodec.cli.ablate import ablate
 from affectcodec.cli.decode import decode
 from affectcodec.cli.encode import encode
 from affectcodec.cli.errors import OneLineErrors
@@ -56,6 +57,6 @@ def main() -> None:
 
 
 for _command in (
-    encode, decode, info, stream, serve, tokenize, train, evaluate, probe, export,
+    encode, decode, info, stream, serve, tokenize, train, evaluate, probe, ablate, export,
 ):  # fmt: skip
     main.add_command(_command)

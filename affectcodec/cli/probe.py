@@ -63,7 +63,7 @@ def probe(
         shown_path,
         without_nan,
     )
-    from affectcodec.evaluation.probes import look_at, markdown, quantizer_facts
+    from affectcodec.evaluation.probes import look_at, markdown, quantizer_facts, stages_at
     from affectcodec.evaluation.probes import probe as run_probes
     from affectcodec.evaluation.token_use import join
 
@@ -72,11 +72,7 @@ def probe(
     train, clips = read_clips(plan, train_split, limit), read_clips(plan, split, limit)
     check_speakers(train, clips)
     codec = AffectCodec.from_pretrained(weights)
-    stages = None
-    if kbps is not None:
-        bits = sum(codec.config.quantizer.bits(1).values())
-        each = bits * codec.config.sample_rate / codec.config.hop_length / 1000.0
-        stages = max(1, round(kbps / each))
+    stages = None if kbps is None else stages_at(codec, kbps)
     bar = tqdm(total=len(train) + len(clips), unit="clip", disable=quiet)
 
     def look(some: list) -> list:

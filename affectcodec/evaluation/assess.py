@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -112,8 +112,6 @@ def assess_emotion(
     out: dict[str, Any] = {}
     for task, datasets in emotion_tasks(train, clips).items():
         own_train, own_clips = labelled(train, datasets), labelled(clips, datasets)
-        known = {clip.emotion for clip in own_train}
-        own_clips = [clip for clip in own_clips if clip.emotion in known]
         out[task] = {
             judge.name: _assess_judge(
                 judge, measured, own_train, own_clips, codecs, matched, comparisons
@@ -121,6 +119,63 @@ def assess_emotion(
             for judge in JUDGES
         }
     return out
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one judge decided on the clips of one task.
+
+    Attributes:
+        fitted: the judge, trained on originals.
+        clips: those that have features for every codec.
+        weights: bootstrap draws `[replicates, clips]`.
+        decisions: codec -> decisions; `original` among them.
+        features: codec -> `[clips, features]`.
+        left_out: clips without features for some codec.
+    """
+
+    fitted: FittedJudge
+    clips: list[Clip]
+    weights: np.ndarray
+    decisions: dict[str, Decisions]
+    features: dict[str, np.ndarray]
+    left_out: int
+
+
+def judge_clips(
+    judge: Judge,
+    measured: Measured,
+    train: Sequence[Clip],
+    clips: Sequence[Clip],
+    codecs: Sequence[str],
+) -> Judged:
+    """Trains a judge on the originals of labelled training clips and lets it decide on every codec.
+
+    Raises:
+        ValueError: fewer than two classes or training speakers.
+    """
+    fitted = train_judge(judge, measured, train, ORIGINAL)
+    known = [clip for clip in clips if clip.emotion in fitted.classes]
+    # the same clips for every codec: one without features for any of them is left out for all
+    there = set(range(len(known)))
+    found = {}
+    for name in dict.fromkeys((ORIGINAL, *codecs)):
+        features, index = _features(measured, known, name, judge.measure)
+        found[name] = dict(zip(index, features, strict=True))
+        there &= set(index)
+    rows = sorted(there)
+    if not rows:
+        raise ValueError(f"judge {judge.name}: no labelled clip has features for every codec")
+    kept = [known[i] for i in rows]
+    features_of = {name: np.stack([own[i] for i in rows]) for name, own in found.items()}
+    truth = np.array([fitted.classes.index(clip.emotion) for clip in kept])
+    on_original = fitted.decide(features_of[ORIGINAL])
+    decisions = {
+        name: Decisions(fitted.classes, truth, on_original, fitted.decide(features))
+        for name, features in features_of.items()
+    }
+    weights = draw_weights([clip.speaker for clip in kept], [clip.dataset for clip in kept])
+    return Judged(fitted, kept, weights, decisions, features_of, len(known) - len(kept))
 
 
 def _assess_judge(
@@ -132,33 +187,16 @@ def _assess_judge(
     matched: Sequence[str],
     comparisons: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    fitted = train_judge(judge, measured, train, ORIGINAL)
-    # the same clips for every codec: one without features for any of them is left out for all
-    there = set(range(len(clips)))
-    by_codec = {}
-    for name in (ORIGINAL, *codecs):
-        features, index = _features(measured, clips, name, judge.measure)
-        by_codec[name] = dict(zip(index, features, strict=True))
-        there &= set(index)
-    kept = [clips[i] for i in sorted(there)]
-    weights = draw_weights([clip.speaker for clip in kept], [clip.dataset for clip in kept])
-    genders = [clip.gender for clip in kept]
-    truth = np.array([fitted.classes.index(clip.emotion) for clip in kept])
-
-    def answers(some: FittedJudge, name: str) -> np.ndarray:
-        return some.decide(np.stack([by_codec[name][i] for i in sorted(there)]))
-
-    on_original = answers(fitted, ORIGINAL)
-    decisions = {
-        name: Decisions(fitted.classes, truth, on_original, answers(fitted, name))
-        for name in dict.fromkeys((ORIGINAL, *codecs))
-    }
+    judged = judge_clips(judge, measured, train, clips, codecs)
+    fitted, weights, decisions = judged.fitted, judged.weights, judged.decisions
+    genders = [clip.gender for clip in judged.clips]
     scores = {}
     for name, own in decisions.items():
         scores[name] = emotion_scores(own, genders, weights)
         if name in matched and name != ORIGINAL:
             again = train_judge(judge, measured, train, name, c=fitted.c)
-            coded = Decisions(fitted.classes, truth, on_original, answers(again, name))
+            answers = again.decide(judged.features[name])
+            coded = Decisions(fitted.classes, own.truth, own.original, answers)
             found = emotion_scores(coded, genders, weights)
             scores[name] |= {"uar_matched": found["uar"], "kept_matched": found["kept"]}
     return {
@@ -167,9 +205,9 @@ def _assess_judge(
         "c": fitted.c,
         "cross_validated_uar": fitted.cross_validated,
         "train_clips": len(train),
-        "clips": len(kept),
-        "left_out": len(clips) - len(kept),
-        "speakers": len({clip.speaker for clip in kept}),
+        "clips": len(judged.clips),
+        "left_out": judged.left_out,
+        "speakers": len({clip.speaker for clip in judged.clips}),
         "codecs": scores,
         "comparisons": [
             {"codec": a, "against": b, "kept": paired(decisions[a], decisions[b], weights)}

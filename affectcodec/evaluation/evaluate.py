@@ -2,7 +2,7 @@
 """One run of `affectcodec evaluate`: manifests and codec names in, results on disk out.
 
 Writes into the plan's folder: results.json (every figure with its interval, the command, versions
-and fingerprints) and results.md (the tables).
+and fingerprints), results.md (the tables) and report.html (curves, bars, matrices, sound).
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from affectcodec.evaluation.assess import (
     assess_words,
     emotion_tasks,
 )
-from affectcodec.evaluation.campaign import ORIGINAL, Measured, measure_all
+from affectcodec.evaluation.baselines import Codec
+from affectcodec.evaluation.campaign import ORIGINAL, Measured, load_clip, measure_all
 from affectcodec.evaluation.codecs import make_codecs
 from affectcodec.evaluation.corpora import scan
 from affectcodec.evaluation.judges import JUDGES
-from affectcodec.evaluation.measures import Measure, available_measures, find_measures
+from affectcodec.evaluation.measures import available_measures, find_measures
+from affectcodec.evaluation.neural import NeuralCodec
+from affectcodec.evaluation.page import make_sounds, render
 from affectcodec.evaluation.store import Store, default_cache
 from affectcodec.evaluation.tables import markdown
 from affectcodec.manifest import Clip, evenly, read_manifest
+from affectcodec.nn.diagnostics import usage_report
 
 DEFAULT_CODECS = ("affectcodec:0.75", "affectcodec:1.5", "affectcodec:3", "affectcodec:6")
 # Each against a codec at a higher rate; those whose codecs are both in the run are shown.
@@ -43,6 +47,7 @@ DEFAULT_COMPARISONS = (
     ("affectcodec:3", "opus:6"),
     ("affectcodec:6", "opus:6"),
 )
+TOKEN_USE_CLIPS = 40
 PACKAGES = (
     "affectcodec",
     "torch",
@@ -204,10 +209,22 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def collect(
-    plan: Plan,
-) -> tuple[dict[str, Any], Measured, list[Clip], list[Clip], tuple[Measure, ...]]:
-    """Measures all that the plan asks for; (results, values, training clips, clips, measures)."""
+@dataclass(frozen=True)
+class Collected:
+    """All of a run: results as they are written, and what they were made of."""
+
+    results: dict[str, Any]
+    measured: Measured
+    codecs: list[Codec]
+    train: list[Clip]
+    clips: list[Clip]
+
+
+def collect(plan: Plan) -> Collected:
+    """Measures all that the plan asks for.
+
+    Raises: as `run`.
+    """
     names = list(dict.fromkeys(plan.codecs or DEFAULT_CODECS))
     comparisons = parse_comparisons(plan.compare, names)
     if set(plan.matched) - set(names):
@@ -258,7 +275,7 @@ def collect(
         results["emotion"] = assess_emotion(
             measured, train, clips, everyone, matched=plan.matched, comparisons=comparisons
         )
-    return results, measured, train, clips, measures
+    return Collected(results, measured, codecs, train, clips)
 
 
 def run(plan: Plan) -> str:
@@ -270,9 +287,43 @@ def run(plan: Plan) -> str:
         ImportError: a package of a measure is missing.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
-    results, *_ = collect(plan)
+    found = collect(plan)
+    results, codecs, clips = found.results, found.codecs, found.clips
     text = json.dumps(without_nan(results), indent=1, allow_nan=False)
     (plan.out / "results.json").write_text(text + "\n", encoding="utf-8")
     page = markdown(results)
     (plan.out / "results.md").write_text(page, encoding="utf-8")
+    delays = {name: int(delay["samples"]) for name, delay in results["delays"].items()}
+    html = render(
+        results, page, sounds=make_sounds(codecs, delays), token_use=digit_shares(codecs, clips)
+    )
+    (plan.out / "report.html").write_text(html, encoding="utf-8")
     return page
+
+
+def digit_shares(
+    codecs: Sequence[Codec], clips: Sequence[Clip]
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Share of its entropy that each digit uses, on a few clips: label -> block `[stage][dim]`."""
+    import torch
+
+    from affectcodec.evaluation.token_use import join
+
+    out: dict[str, dict[str, list[list[float]]]] = {}
+    for own in codecs:
+        if not isinstance(own, NeuralCodec) or own.label in out:
+            continue
+        with torch.inference_mode():
+            tokens = join(
+                own.codec.encode(torch.from_numpy(load_clip(clip)))
+                for clip in evenly(list(clips), TOKEN_USE_CLIPS)
+            )
+        report = usage_report(tokens, own.codec.config.quantizer)
+        blocks: dict[str, list[list[float]]] = {}
+        for digit in report.digits:
+            stages = blocks.setdefault(digit.block, [])
+            while len(stages) < digit.stage:
+                stages.append([])
+            stages[digit.stage - 1].append(digit.share)
+        out[own.label] = blocks
+    return out

@@ -98,6 +98,13 @@ def frame_targets(wav: np.ndarray, frames: int, hop: int) -> tuple[dict[str, np.
     return targets, active
 
 
+def stages_at(codec: Any, kbps: float) -> int:
+    """Number of stages whose rate is nearest to `kbps`."""
+    config = codec.config
+    each = sum(config.quantizer.bits(1).values()) * config.sample_rate / config.hop_length / 1000.0
+    return min(max(1, round(kbps / each)), config.quantizer.num_stages)
+
+
 def look_at(codec: Any, clip: Clip, stages: Any = None) -> tuple[Probed, Tokens]:
     """Encodes a clip (whole rate, or `stages`) and gathers what the probes need."""
     wav = load_clip(clip)

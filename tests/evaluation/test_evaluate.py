@@ -117,3 +117,6 @@ def test_from_manifest_to_tables(tmp_path: Path) -> None:
     for words in ("Emotion, made: eGeMAPS + SVM", "| `narrowband` | 128.0", "open"):
         assert words in page
     assert (plan.out / "results.md").read_text() == page
+    report = (plan.out / "report.html").read_text()
+    assert "<svg" not in report  # controls have no rate to draw over
+    assert report.count("<audio") == 4 and "Confusion" not in report and "made" in report
