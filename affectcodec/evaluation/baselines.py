@@ -114,7 +114,7 @@ class Codec2:
 
     mode: str
     level_db: float | None = None
-    timeout_s: float = 60.0
+    timeout_s: float = 300.0  # a busy machine is no hang
 
     def __post_init__(self) -> None:
         if self.mode not in CODEC2_MODES:
@@ -192,7 +192,7 @@ class Opus:
     """Opus through opusenc and opusdec at `kbps` asked: VBR, speech tuning, 20 ms frames."""
 
     kbps: float
-    timeout_s: float = 60.0
+    timeout_s: float = 300.0  # a busy machine is no hang
 
     def __post_init__(self) -> None:
         if not 6.0 <= self.kbps <= 256.0:

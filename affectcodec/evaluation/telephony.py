@@ -46,7 +46,7 @@ class Speex:
     """Speex wide-band at the highest constant rate that is not above `kbps` (speexenc)."""
 
     kbps: float
-    timeout_s: float = 60.0
+    timeout_s: float = 300.0  # a busy machine is no hang
 
     def __post_init__(self) -> None:
         if not 3.95 <= self.kbps <= 42.2:
