@@ -43,8 +43,8 @@ class Tile:
 _INTERPRETER = Tile(frames=64, channels=128, warps=4, outputs=128)
 
 # op -> (frames in all up to which the row holds, tile); `_half` is for latents of 16 bits. Few
-# frames take small tiles, so that more programs share them. The large ones keep 16 bytes a thread in
-# every access of the inner loops and at least 16 warps a multiprocessor where registers allow.
+# frames take small tiles, so that more programs share them. The large ones keep 16 bytes a thread
+# in every access of the inner loops and at least 16 warps a multiprocessor where registers allow.
 _FEW, _ANY = 2048, 2**63
 _DEFAULT: dict[str, tuple[tuple[int, Tile], ...]] = {
     "encode": ((_FEW, Tile(16, 64, 4)), (_ANY, Tile(64, 32, 8))),

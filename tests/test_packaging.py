@@ -209,10 +209,17 @@ print(affectcodec._cpu.isa(), choose("encode", "cpu", torch.float32), *tokens.fl
 """
 
 
+# An editable install of this tree would lend a module that the wheel lacks.
+ALONE = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in getattr(f, "__module__", "")]
+"""
+
+
 def run_installed(folder: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("AFFECTCODEC_")}
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", ALONE + code],
         cwd=folder,
         env={**clean, "PYTHONPATH": str(folder), **environment},
         capture_output=True, text=True, timeout=200,
