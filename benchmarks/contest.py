@@ -215,10 +215,13 @@ class Contest:
         probes: dict[str, float],
     ) -> Tuned:
         # Built under its thread count: inductor generates code for the count it sees.
-        with threads_of_torch(threads), torch.inference_mode(inference):
+        # And outside of inference mode, where parameters would have no version: a module that cannot
+        # see whether they changed prepares them anew at every call.
+        with threads_of_torch(threads):
             call = contender.variants[variant]()
-            remarks = contender.check(call())
-            seconds = pairing.probe(call, self.timer)
+            with torch.inference_mode(inference):
+                remarks = contender.check(call())
+                seconds = pairing.probe(call, self.timer)
         probes[f"{variant}, {threads} thread{'s' * (threads > 1)}"] = seconds
         return Tuned(call, variant, threads, seconds, probes, remarks)
 

@@ -42,7 +42,7 @@ AC_INLINE void add_uniform_lanes(const float* g, int count, int channels, int32_
 }
 
 static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, const Unit& unit,
-                          float* partial, float* scratch, const Scratch& s) {
+                          const Unit& after, float* partial, float* scratch, const Scratch& s) {
   const Plan& plan = *job.plan;
   const BlockPlan& b = plan.block[g];
   const BlockWeights w = block_weights(plan, g, job.weights);
@@ -121,7 +121,7 @@ static void backward_unit(const BackwardJob& job, int g, const PartialPlan& at, 
 
   if (job.dz.data) {
     expand(b, job.weights + b.in, job.weights + b.in_t, &job.dz, 1, &plan.stages, nullptr, active,
-           unit, h, rows, chunk);
+           unit, after, h, rows, chunk);
   }
   const bool as_rows = by_rows(job.z);
   for (int64_t c = 0; c < b.width; c += kChunk) {
@@ -162,7 +162,7 @@ void backward_slabs(const BackwardJob& job, int64_t begin, int64_t end, float* s
   PartialPlan at[kMaxBlocks];
   const int64_t floats = plan_partials(plan, job.outputs, job.rates, at);
   const int64_t units = units_of(job.z.total());
-  Unit unit;
+  Unit unit, after;
   for (int64_t slab = begin; slab < end; ++slab) {
     float* partial = job.partial + slab * floats;
     memset(partial, 0, static_cast<size_t>(floats) * sizeof(float));
@@ -170,8 +170,9 @@ void backward_slabs(const BackwardJob& job, int64_t begin, int64_t end, float* s
     const int64_t unit_end = units * (slab + 1) / job.slabs;
     for (int64_t u = unit_begin; u < unit_end; ++u) {
       find_runs(u * kUnit, job.z.total(), job.z.frames, &unit);
+      find_runs((u + 1) * kUnit, job.z.total(), job.z.frames, &after);
       for (int g = 0; g < plan.blocks; ++g) {
-        backward_unit(job, g, at[g], unit, partial, scratch, s);
+        backward_unit(job, g, at[g], unit, after, partial, scratch, s);
       }
     }
   }

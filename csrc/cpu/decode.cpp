@@ -65,9 +65,10 @@ void decode_units(const DecodeJob& job, int64_t begin, int64_t end, float* scrat
   float* v = scratch + s.lanes;
   float* rows = scratch + s.rows;
   Active active;
-  Unit unit;
+  Unit unit, after;
   for (int64_t u = begin; u < end; ++u) {
     find_runs(u * kUnit, total, job.out.frames, &unit);
+    find_runs((u + 1) * kUnit, total, job.out.frames, &after);
     const int count = unit.count;
     for (int k = 0; k < job.stages; ++k) read_tokens(job, k, unit, code + k * kUnit);
     for (int g = 0; g < plan.blocks; ++g) {
@@ -104,7 +105,7 @@ void decode_units(const DecodeJob& job, int64_t begin, int64_t end, float* scrat
       kept.rows = job.stages * b.dims;
       if (by_rows(job.out)) transpose(v, kUnit, kept.rows, count, rows, b.ld_rows);
       expand(kept, job.weights + b.out, job.weights + b.out_t, &job.out, 1, &job.stages,
-             job.weights + b.bias, active, unit, v, rows, scratch + s.chunk);
+             job.weights + b.bias, active, unit, after, v, rows, scratch + s.chunk);
     }
   }
   finish_streams();

@@ -16,15 +16,23 @@ namespace {
 // Projections of one block, [rows][kUnit]: the sum of one chain of multiply-adds a chunk of
 // channels, chunk by chunk, in every layout.
 static void project(const BlockPlan& b, const float* weights, const View& z, const Unit& unit,
-                    float* scratch, const Scratch& s, float* x) {
+                    const Unit& after, Lines& lines, float* scratch, const Scratch& s, float* x) {
   float* chunk = scratch + s.chunk;
   const int count = unit.count;
   if (!by_rows(z)) {
     for (int64_t c = 0; c < b.width; c += kChunk) {
       const int channels = static_cast<int>(smaller(kChunk, b.width - c));
-      load_frames(z, false, unit, b.channel + c, channels, chunk);
+      load_frames(z, false, unit, b.channel + c, channels, chunk, !lines.empty());
+      // The next chunk is asked for while this one is worked on: that of the next channels, and at
+      // the end of a unit the first one of the frames that follow.
+      const int64_t next = b.channel + c + channels;
+      if (next < z.channels) {
+        lines.find(z, unit, next, static_cast<int>(smaller(kChunk, z.channels - next)), false);
+      } else {
+        lines.find(z, after, 0, static_cast<int>(smaller(kChunk, z.channels)), false);
+      }
       product(rows_at(weights + b.in + c, b.ld_width), b.rows, 1, chunk, kUnit, vectors_for(count),
-              channels, x, kUnit, c == 0 ? Start::kZero : Start::kAdd);
+              channels, x, kUnit, c == 0 ? Start::kZero : Start::kAdd, lines.ask());
     }
     return;
   }
@@ -141,9 +149,11 @@ void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float* scrat
   const TokenSums tokens = token_sums(plan, scratch, s, marked);
   float* v = scratch + s.lanes2;
   Active active;
-  Unit unit;
+  Unit unit, after;
+  Lines lines;
   for (int64_t u = begin; u < end; ++u) {
     find_runs(u * kUnit, total, job.z.frames, &unit);
+    find_runs((u + 1) * kUnit, total, job.z.frames, &after);
     const int count = unit.count;
     float* saved = job.saved ? job.saved + u * kUnit * total_rows(plan) : nullptr;
     clear_tokens(plan, tokens);
@@ -152,7 +162,7 @@ void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float* scrat
       const BlockWeights w = block_weights(plan, g, job.weights);
       float* x = scratch + s.lanes;
       fill_active(plan, job.counts, g, unit, &active);
-      project(b, job.weights, job.z, unit, scratch, s, x);
+      project(b, job.weights, job.z, unit, after, lines, scratch, s, x);
       forward_recurrence(w, plan.stages, x, v, count, active, tokens);
       if (saved) {
         float* to = saved + static_cast<int64_t>(b.dim) * plan.stages * kUnit;
@@ -165,7 +175,7 @@ void encode_units(const EncodeJob& job, int64_t begin, int64_t end, float* scrat
         float* rows = scratch + s.rows;
         if (by_rows(job.out[0])) transpose(v, kUnit, b.rows, count, rows, b.ld_rows);
         expand(b, job.weights + b.out, job.weights + b.out_t, job.out, job.outputs, job.rates,
-               job.weights + b.bias, active, unit, v, rows, scratch + s.chunk);
+               job.weights + b.bias, active, unit, after, v, rows, scratch + s.chunk);
       }
     }
     int32_t any = 0;

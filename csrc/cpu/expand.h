@@ -14,7 +14,8 @@ namespace AFFECTCODEC_ISA {
 // each group: out[i] gets groups 0..i. `lanes` is [rows][kUnit], `rows` the same turned round.
 void expand(const BlockPlan& b, const float* by_row, const float* by_column, const View* out,
             int outputs, const int32_t* rates, const float* bias, const Active& active,
-            const Unit& unit, const float* lanes, const float* rows, float* chunk);
+            const Unit& unit, const Unit& after, const float* lanes, const float* rows,
+            float* chunk);
 
 }  // namespace AFFECTCODEC_ISA
 }  // namespace cpu

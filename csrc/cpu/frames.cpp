@@ -9,6 +9,9 @@ namespace cpu {
 namespace AFFECTCODEC_ISA {
 namespace {
 
+// Neighbouring channels lie far apart, where no prefetcher of the machine looks.
+constexpr int kAhead = 12;
+
 template <typename T>
 AC_INLINE void load_run(const T* from, ptrdiff_t stride, int count, float* to) {
   if (stride == 1) {
@@ -28,18 +31,15 @@ AC_INLINE void store_run(const float* from, int count, T* to, ptrdiff_t stride) 
 }
 
 template <typename T>
-static void load_lanes_of(const View& v, const Unit& unit, int64_t channel, int channels,
-                          float* to) {
-  // Neighbouring channels lie far apart, where no prefetcher of the machine looks.
-  constexpr int kAhead = 12;
+static void load_lanes_of(const View& v, const Unit& unit, int64_t channel, int channels, float* to,
+                          bool asked) {
   const T* data = static_cast<const T*>(v.data);
   for (int c = 0; c < channels; ++c, to += kUnit) {
     for_each_run(unit, [&](const Run& run) {
       const T* from = data + run.b * v.stride_b + run.t * v.stride_t + (channel + c) * v.stride_d;
-      if (channel + c + kAhead < v.channels) {
-        const char* next = reinterpret_cast<const char*>(from + kAhead * v.stride_d);
-        const int bytes = v.stride_t == 1 ? run.length * static_cast<int>(sizeof(T)) : 1;
-        for (int i = 0; i < bytes; i += 64) prefetch(next + i);
+      if (!asked && channel + c + kAhead < v.channels) {
+        const T* next = from + kAhead * v.stride_d;
+        prefetch_span(next, next + (v.stride_t == 1 ? run.length : 1));
       }
       load_run(from, v.stride_t, run.length, to + run.lane);
     });
@@ -48,8 +48,8 @@ static void load_lanes_of(const View& v, const Unit& unit, int64_t channel, int 
 }
 
 template <typename T>
-static void load_rows_of(const View& v, const Unit& unit, int64_t channel, int channels,
-                         float* to) {
+static void load_rows_of(const View& v, const Unit& unit, int64_t channel, int channels, float* to,
+                         bool) {
   const T* data = static_cast<const T*>(v.data);
   for_each_run(unit, [&](const Run& run) {
     for (int i = 0; i < run.length; ++i) {
@@ -72,6 +72,7 @@ AC_INLINE void stream_run(const float* from, int count, float* to) {
 #endif
 }
 
+// Whether a run is made of whole lines of an output that is streamed.
 AC_INLINE bool streams(const View& v, const void* to, int count) {
   return v.stream && v.type == Type::kFloat32 && count % 16 == 0 &&
          (reinterpret_cast<uintptr_t>(to) & 63) == 0;
@@ -131,17 +132,37 @@ static void store_frames_of(const View& v, const Unit& unit, int64_t channel, in
 
 }  // namespace
 
+void Lines::find(const View& v, const Unit& unit, int64_t channel, int channels, bool written) {
+  count_ = 0;
+  written_ = written;
+  if (v.stride_t != 1 || unit.runs > 2) return;
+  const int64_t size = v.type == Type::kFloat32 ? 4 : 2;
+  for (int c = 0; c < channels; ++c) {
+    for_each_run(unit, [&](const Run& run) {
+      const char* from = static_cast<const char*>(v.data) +
+                         (run.b * v.stride_b + run.t + (channel + c) * v.stride_d) * size;
+      if (written && streams(v, from, run.length)) return;
+      const uintptr_t first = reinterpret_cast<uintptr_t>(from);
+      for (uintptr_t p = first & ~uintptr_t{63}; p < first + run.length * size; p += 64) {
+        list_[count_++] = p;
+      }
+    });
+  }
+}
+
 void load_frames(const View& v, bool rows, const Unit& unit, int64_t channel, int channels,
-                 float* to) {
+                 float* to, bool asked) {
   switch (v.type) {
     case Type::kFloat32:
-      (rows ? load_rows_of<float> : load_lanes_of<float>)(v, unit, channel, channels, to);
+      (rows ? load_rows_of<float> : load_lanes_of<float>)(v, unit, channel, channels, to, asked);
       break;
     case Type::kBFloat16:
-      (rows ? load_rows_of<BFloat16> : load_lanes_of<BFloat16>)(v, unit, channel, channels, to);
+      (rows ? load_rows_of<BFloat16> : load_lanes_of<BFloat16>)(v, unit, channel, channels, to,
+                                                                asked);
       break;
     case Type::kFloat16:
-      (rows ? load_rows_of<Float16> : load_lanes_of<Float16>)(v, unit, channel, channels, to);
+      (rows ? load_rows_of<Float16> : load_lanes_of<Float16>)(v, unit, channel, channels, to,
+                                                              asked);
       break;
   }
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "product.h"
 #include "simd.h"
 
 namespace affectcodec {
@@ -46,6 +47,14 @@ AC_INLINE void for_each_run(const Unit& unit, const F& f) {
 }
 
 AC_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Every line of [from, to), which need not begin where a line does.
+template <typename T>
+AC_INLINE void prefetch_span(const T* from, const T* to) {
+  const uintptr_t end = reinterpret_cast<uintptr_t>(to);
+  for (uintptr_t p = reinterpret_cast<uintptr_t>(from) & ~uintptr_t{63}; p < end; p += 64) {
+    prefetch(reinterpret_cast<const void*>(p));
+  }
+}
 
 AC_INLINE bool by_rows(const View& v) { return v.stride_d == 1; }
 
@@ -59,9 +68,30 @@ AC_INLINE void finish_streams() {
 
 static_assert(kChunk >= kUnit, "one buffer serves rows and lanes");
 
-// Channels channel .. channel + channels - 1 of a unit, as rows or as lanes.
+// Lines of some channels of a unit whose frames lie together: each channel is a row of its own, far
+// from its neighbours, where no prefetcher of the machine looks.
+class Lines {
+ public:
+  // Those that are read, or, where `written`, those that are written but not streamed past the
+  // caches. None where a unit is in more than two pieces.
+  void find(const View& v, const Unit& unit, int64_t channel, int channels, bool written);
+  bool empty() const { return count_ == 0; }
+  Ask ask() const { return Ask{list_, list_ + count_, written_}; }
+
+ private:
+  static constexpr int kMost = kChunk * (kUnit * 4 / 64 + 2);
+  int count_ = 0;
+  bool written_ = false;
+  uintptr_t list_[kMost];
+};
+
+// Asks for the lines of these channels of a unit, to write to them.
+void prepare_lanes(const View& v, const Unit& unit, int64_t channel, int channels);
+
+// Channels channel .. channel + channels - 1 of a unit, as rows or as lanes. `asked`: they have
+// been prefetched.
 void load_frames(const View& v, bool rows, const Unit& unit, int64_t channel, int channels,
-                 float* to);
+                 float* to, bool asked = false);
 
 // Writes a working form out and adds bias[active[frame]][channel]; bias may be null. `active`
 // holds the row of the bias for each frame of the unit.

@@ -7,9 +7,30 @@ namespace cpu {
 namespace AFFECTCODEC_ISA {
 namespace {
 
-template <int R, int V, bool Unit>
+enum class Fetch { kNothing, kToRead, kToWrite };
+
+// What is asked for, and how much of it at each step.
+struct Asked {
+  Ask ask;
+  int64_t each;
+};
+
+template <Fetch kFetch>
+AC_INLINE void fetch_some(Asked* asked) {
+  Ask& ask = asked->ask;
+  for (int64_t i = 0; i < asked->each && ask.next != ask.end; ++i) {
+    const void* p = reinterpret_cast<const void*>(*ask.next++);
+    if (kFetch == Fetch::kToWrite) {
+      __builtin_prefetch(p, 1, 3);
+    } else {
+      __builtin_prefetch(p, 0, 2);
+    }
+  }
+}
+
+template <int R, int V, bool Unit, Fetch kFetch>
 AC_INLINE void tile(const Rows& a, int row, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
-                    int depth, float* c, ptrdiff_t ld_c, Start start) {
+                    int depth, float* c, ptrdiff_t ld_c, Start start, Asked* asked) {
   Floats sum[R][V];
   const float* p[R];
 #pragma GCC unroll 8
@@ -27,6 +48,7 @@ AC_INLINE void tile(const Rows& a, int row, ptrdiff_t element, const float* b, p
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) w[v] = load(b + v * kLanes);
     b += ld_b;
+    if (kFetch != Fetch::kNothing) fetch_some<kFetch>(asked);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Floats x = fill(p[r][Unit ? k : at]);
@@ -45,37 +67,42 @@ AC_INLINE void tile(const Rows& a, int row, ptrdiff_t element, const float* b, p
   }
 }
 
-template <int V, bool Unit>
+template <int V, bool Unit, Fetch kFetch>
 AC_INLINE void panel(const Rows& a, int rows, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
-                     int depth, float* c, ptrdiff_t ld_c, Start start) {
+                     int depth, float* c, ptrdiff_t ld_c, Start start, Asked* asked) {
+  constexpr Fetch kNone = Fetch::kNothing;
   int i = 0;
   for (; i + kTileRows <= rows; i += kTileRows) {
-    tile<kTileRows, V, Unit>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start);
+    tile<kTileRows, V, Unit, kFetch>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start,
+                                     asked);
   }
   if (kTileRows > 4 && i + 4 <= rows) {
-    tile<4, V, Unit>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start);
+    tile<4, V, Unit, kNone>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start, asked);
     i += 4;
   }
   for (; i < rows; ++i) {
-    tile<1, V, Unit>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start);
+    tile<1, V, Unit, kNone>(a, i, element, b, ld_b, depth, c + i * ld_c, ld_c, start, asked);
   }
 }
 
-template <bool Unit>
+template <bool Unit, Fetch kFetch>
 static void product_steps(const Rows& a, int rows, ptrdiff_t element, const float* b,
                           ptrdiff_t ld_b, int vectors, int depth, float* c, ptrdiff_t ld_c,
-                          Start start) {
+                          Start start, Asked* asked) {
+  constexpr Fetch kNone = Fetch::kNothing;
   int v = 0;
   for (; v + kTileVectors <= vectors; v += kTileVectors) {
-    panel<kTileVectors, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c,
-                              start);
+    panel<kTileVectors, Unit, kFetch>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes,
+                                      ld_c, start, asked);
   }
   switch (vectors - v) {
     case 2:
-      panel<2, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c, start);
+      panel<2, Unit, kNone>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c,
+                            start, asked);
       break;
     case 1:
-      panel<1, Unit>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c, start);
+      panel<1, Unit, kNone>(a, rows, element, b + v * kLanes, ld_b, depth, c + v * kLanes, ld_c,
+                            start, asked);
       break;
     default:
       break;
@@ -122,11 +149,22 @@ AC_INLINE void chain_row(const float* a, const float* b, ptrdiff_t ld_b, int vec
 }  // namespace
 
 void product(const Rows& a, int rows, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
-             int vectors, int depth, float* c, ptrdiff_t ld_c, Start start) {
-  if (element == 1) {
-    product_steps<true>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start);
+             int vectors, int depth, float* c, ptrdiff_t ld_c, Start start, Ask ask) {
+  const int64_t steps = int64_t{rows / kTileRows} * (vectors / kTileVectors) * depth;
+  const int64_t lines = ask.end - ask.next;
+  Asked asked{ask, steps ? (lines + steps - 1) / steps : 0};
+  if (element == 1 && lines && ask.written) {
+    product_steps<true, Fetch::kToWrite>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start,
+                                         &asked);
+  } else if (element == 1 && lines) {
+    product_steps<true, Fetch::kToRead>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start,
+                                        &asked);
+  } else if (element == 1) {
+    product_steps<true, Fetch::kNothing>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start,
+                                         &asked);
   } else {
-    product_steps<false>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start);
+    product_steps<false, Fetch::kNothing>(a, rows, element, b, ld_b, vectors, depth, c, ld_c, start,
+                                          &asked);
   }
 }
 

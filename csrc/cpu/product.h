@@ -32,10 +32,17 @@ enum class Start {
 
 AC_INLINE int vectors_for(int64_t count) { return static_cast<int>((count + kLanes - 1) / kLanes); }
 
+// Addresses to prefetch meanwhile, a few at each step of the product: many at once would keep its
+// own reads waiting.
+struct Ask {
+  const uintptr_t *next = nullptr, *end = nullptr;
+  bool written = false;  // they will be written
+};
+
 // C [rows][vectors * kLanes] from A [rows][depth] and B [depth][vectors * kLanes]. `element` is the
 // step between neighbours of a row of A. B and C need room for whole vectors.
 void product(const Rows& a, int rows, ptrdiff_t element, const float* b, ptrdiff_t ld_b,
-             int vectors, int depth, float* c, ptrdiff_t ld_c, Start start);
+             int vectors, int depth, float* c, ptrdiff_t ld_c, Start start, Ask ask = {});
 
 // What `product` makes of one row, chunk after chunk, for `chunks` whole ones: the same sums in the
 // same order. b is [chunks * depth][ld_b].

@@ -84,7 +84,7 @@ void in_parallel(int64_t count, int64_t grain, const F& f) {
 constexpr int64_t kGrain = 2;
 
 // Outputs larger than this do not stay in a cache until they are read.
-constexpr int64_t kStreamBytes = int64_t{8} << 20;
+constexpr int64_t kStreamBytes = int64_t{6} << 20;
 
 // The plan of a configuration. The last one of a thread is kept: calls repeat
 // it, and it is a good part of the cost of one frame.
