@@ -121,8 +121,11 @@ class AffectCodec(nn.Module):
             CheckpointError: if nothing is there, or the files do not fit together.
         """
         config, tensors, recorded = checkpoint.load(name_or_path)
-        codec = cls(config)
-        checkpoint.load_into(codec, tensors, name_or_path)
+        # Parameters made in inference mode have no version, and whoever prepares something of them
+        # would have to do it anew at every call.
+        with torch.inference_mode(False):
+            codec = cls(config)
+            checkpoint.load_into(codec, tensors, name_or_path)
         if codec.fingerprint != recorded:
             raise checkpoint.CheckpointError(
                 f"{checkpoint.resolve(name_or_path)}: {checkpoint.CONFIG_NAME} records the "

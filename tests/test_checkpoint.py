@@ -34,6 +34,13 @@ def test_saved_weights_come_back_bit_for_bit(folder: Path) -> None:
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
+def test_weights_loaded_in_inference_mode_keep_their_versions(folder: Path) -> None:
+    """Without them folded weights could not be kept, and every call would fold anew."""
+    with torch.inference_mode():
+        codec = AffectCodec.from_pretrained(folder)
+    assert not any(parameter.is_inference() for parameter in codec.parameters())
+
+
 def test_the_record_names_what_it_is(folder: Path) -> None:
     record = json.loads((folder / "config.json").read_text())
     assert record["format"] == "affectcodec-weights-1"
