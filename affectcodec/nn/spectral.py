@@ -105,7 +105,7 @@ class BufferAnalysis(nn.Module):
     def forward(self, buffers: Tensor) -> Tensor:
         """``[B, T, 2 * hop_length] -> [B, T * per_frame, 2 * bins]``."""
         frames = buffers.unfold(2, self.window, self.hop)[:, :, : self.per_frame]
-        return self.dft(frames.flatten(1, 2))
+        return self.dft(frames.flatten(1, 2)).to(buffers.dtype)
 
 
 class OverlapAddSynthesis(nn.Module):

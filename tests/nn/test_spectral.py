@@ -179,14 +179,17 @@ def test_level_moves_one_pitch_feature_only() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 480, 1024])
-def test_the_fast_transform_is_the_product_with_the_basis(size: int) -> None:
+@pytest.mark.parametrize("by_fft", [False, True], ids=["float64", "as the frames"])
+def test_the_transform_is_the_product_with_the_basis(size: int, by_fft: bool) -> None:
     torch.manual_seed(0)
     dft = WindowedDFT(size)
+    dft.by_fft = by_fft
     frames = torch.randn(2, 5, size, requires_grad=True)
-    want = dft(frames)
-    dft.by_fft = True
+    want = frames.double() @ dft_basis(size, torch.float64)
     got = dft(frames)
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert got.dtype == (torch.float32 if by_fft else torch.float64)
+    tolerance = 1e-4 if by_fft else 1e-12
+    torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
     weight = torch.randn_like(want)
     for a, b in zip(
         torch.autograd.grad((got * weight).sum(), frames),
