@@ -39,12 +39,12 @@ def test_every_kernel_of_the_built_module_passes_the_gate(tmp_path: Path) -> Non
         pytest.skip(f"this build is not for {missing}")
     page = tmp_path / "page.md"
     begin, end = "<!-- compiled CUDA kernels: begin -->\n", "<!-- compiled CUDA kernels: end -->\n"
-    page.write_text(f"before\n{begin}old\n{end}after\n")
+    page.write_text(f"before\n{begin}stale\n{end}after\n")
     done = gate("--write", str(page))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert done.stdout.strip().endswith(" 0 with faults")
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
     for kernel in ("encode", "forward", "decode", "backward_rows", "backward_weights"):
         for architecture in ARCHITECTURES:
             for dtype in ("fp32", "bf16", "fp16"):
