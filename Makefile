@@ -9,12 +9,15 @@
 #   PIP_ARGS    pip options for every install
 #   BENCH_ARGS  further options for the benchmarks         (make bench BENCH_ARGS="-k encode")
 #   ARGS        further options for pytest                 (make test ARGS="-k bitpacking -x")
+#   WORKERS     how tests are spread over processes        (make test WORKERS= for one process)
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_ARGS ?=
 PIP_ARGS ?=
 ARGS ?=
+# Every test keeps to one thread, so there is a worker a core.
+WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -55,10 +58,10 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/.torch
 setup: $(VENV)/.dev
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 sanitize: $(VENV)/.dev
 	$(BIN)/python tests/csrc/sanitize.py
@@ -80,9 +83,14 @@ $(VENV)/.bench: $(SOURCES) | $(VENV)/.torch
 	$(PIP) install $(PIP_ARGS) -e ".[bench]"
 	@touch $@
 
-# Graphs of torch.compile are kept, so that only the first run pays for them.
+# Graphs of torch.compile are kept, so that only the first run pays for them. The allocator (glibc's)
+# keeps what it has: otherwise each large temporary of the eager forms is mapped anew, page by page,
+# which costs them up to half of their time.
+bench: export TORCHINDUCTOR_CACHE_DIR = $(CURDIR)/.benchmarks/inductor
+bench: export MALLOC_MMAP_THRESHOLD_ = 4000000000
+bench: export MALLOC_TRIM_THRESHOLD_ = 8000000000
 bench: $(VENV)/.bench
-	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.benchmarks/inductor $(BIN)/python -m pytest benchmarks/ -q \
+	$(BIN)/python -m pytest benchmarks/ -q \
 		--benchmark-only --benchmark-columns=median,iqr,rounds,iterations \
 		--results=.benchmarks/results.json $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.report .benchmarks/results.json
