@@ -126,6 +126,16 @@ def _encode(z: Tensor, weights: Tensor, config: list[int], channels_last: bool) 
     return z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
 
 
+def new_outputs(
+    z: Tensor, config: Sequence[int], count: int, channels_last: bool
+) -> tuple[list[Tensor], Tensor]:
+    """Room for ``count`` latents like ``z``, and for the tokens ``[B, K, T]``."""
+    shape = Shape.of(config)
+    batch, frames = _layout(z, channels_last)
+    latents = [_latent(z, batch, frames, shape.width, channels_last) for _ in range(count)]
+    return latents, z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
+
+
 def _forward(
     z: Tensor,
     weights: Tensor,
@@ -136,8 +146,7 @@ def _forward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     shape = Shape.of(config)
     batch, frames = _layout(z, channels_last)
-    latents = [_latent(z, batch, frames, shape.width, channels_last) for _ in range(len(rates) + 1)]
-    tokens = z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
+    latents, tokens = new_outputs(z, config, len(rates) + 1, channels_last)
     # One dimension: a graph would be made again for a first dimension of one unit.
     units = (batch * frames + UNIT - 1) // UNIT
     saved = z.new_empty((units * shape.num_stages * shape.code_dim * UNIT,), dtype=torch.float32)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from affectcodec.ops.registry import BACKENDS, OPS
+from affectcodec.ops.registry import BACKENDS, OPS, new_outputs
 
 # Looked up once: an attribute chain through torch.ops costs more than the call of one frame.
 _KERNELS = {backend: {name: op.kernel(backend) for name, op in OPS.items()} for backend in BACKENDS}
@@ -107,6 +107,12 @@ def quantize(
         params: the parameters of the blocks in float32; the gradient goes to them.
         before_step: called when gradients are made, after which parameters may change.
     """
+    wanted = torch.is_grad_enabled() and (z.requires_grad or any(p.requires_grad for p in params))
+    if not wanted and not torch.compiler.is_compiling():
+        # Without what backward would need, which is a write of its own.
+        made = new_outputs(z, config, len(rates) + 1, channels_last)
+        quantize_into(backend, z, weights, config, counts, rates, channels_last, *made)
+        return tuple(made[0]), made[1]
     *latents, tokens = _Quantize.apply(
         z, counts, weights, backend, config, rates, channels_last, before_step, *params
     )
