@@ -214,8 +214,8 @@ class Contest:
         inference: bool,
         probes: dict[str, float],
     ) -> Tuned:
-        # Built under its thread count: inductor generates code for the count it sees. And outside of
-        # inference mode, where parameters would have no version: a module that cannot see whether
+        # Built under its thread count: inductor generates code for the count it sees. And outside
+        # of inference mode, where parameters would have no version: a module that cannot see whether
         # they changed prepares them anew at every call.
         with threads_of_torch(threads):
             call = contender.variants[variant]()
