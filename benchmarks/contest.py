@@ -215,8 +215,8 @@ class Contest:
         probes: dict[str, float],
     ) -> Tuned:
         # Built under its thread count: inductor generates code for the count it sees. And outside
-        # of inference mode, where parameters would have no version: a module that cannot see whether
-        # they changed prepares them anew at every call.
+        # of inference mode, where parameters have no version: a module that cannot see whether they
+        # changed prepares them anew at every call.
         with threads_of_torch(threads):
             call = contender.variants[variant]()
             with torch.inference_mode(inference):
