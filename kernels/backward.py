@@ -36,8 +36,11 @@ from affectcodec.kernels.stages import (
     join_groups,
     load_active,
     masked_value,
+    spread,
+    spread_mask,
     stages_on,
     step,
+    turn,
 )  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def rows_kernel(
     PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
     PRESENT: tl.constexpr, BOUND: tl.constexpr, ROWS: tl.constexpr, MASKED: tl.constexpr,
     NEED_DZ: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, TURNED: tl.constexpr,
 ):  # fmt: skip
     C: tl.constexpr = get(PLAN, g, "columns")
     DP: tl.constexpr = get(PLAN, g, "padded_dims")
@@ -148,15 +151,16 @@ def rows_kernel(
 
     if NEED_DZ:
         offset = b * dz_sb + t0 * dz_st + CHANNEL * dz_sd
-        offset += along(n, dz_st, WIDE)[:, None] + along(d, dz_sd, WIDE)[None, :]
+        offset += spread(along(n, dz_st, WIDE), along(d, dz_sd, WIDE), TURNED)
         for start in range(0, WIDTH, BD):
             here = start + d < WIDTH
             b_w = tl.load(
                 weights + get(PLAN, g, "inward") + (start + d)[None, :] * C + c[:, None],
                 mask=here[None, :], other=0.0,
             )  # fmt: skip
-            out = tl.dot(h_all, b_w, input_precision=PRECISION)
-            tl.store(dz + offset, out.to(dz.dtype.element_ty), mask=valid[:, None] & here[None, :])
+            out = turn(tl.dot(h_all, b_w, input_precision=PRECISION), TURNED)
+            mask = spread_mask(valid, here, TURNED)
+            tl.store(dz + offset, out.to(dz.dtype.element_ty), mask=mask)
             offset += step(BD, dz_sd, WIDE)
 
 
@@ -166,7 +170,7 @@ def weights_kernel(
     z_sb, z_sd, z_st, g_strides,
     PLAN: tl.constexpr, g: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
     PRESENT: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, TURNED: tl.constexpr,
 ):  # fmt: skip
     """``h^T z`` and ``v^T g`` of one slab of frames and one chunk of channels."""
     C: tl.constexpr = get(PLAN, g, "columns")
@@ -214,14 +218,16 @@ def weights_kernel(
             b_v = tl.load(v_rows + frame[:, None] + cg[None, :], mask=(cg < C)[None, :], other=0.0)
             summed = (tl.dot(total, b_v, outof[r], input_precision=PRECISION),) + summed
         outof = summed
-    to = partial + slab * partial_stride + d[:, None]
-    inside = (d < LD)[:, None]
-    tl.store(to + c[None, :] * LD, into, mask=inside)
+    to = partial + slab * partial_stride
+    inside = d < LD
+    mask = spread_mask(inside, c < C, TURNED)
+    tl.store(to + spread(d, c * LD, TURNED), turn(into, TURNED), mask=mask)
     for r in tl.static_range(len(RATES)):
         cg = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
         # Columns past the group belong to the next one; past the last stage nothing is read.
         own = cg < last_column(RATES, r, DP)
-        tl.store(to + (C + cg[None, :]) * LD, outof[r], mask=inside & own[None, :])
+        mask = spread_mask(inside, own, TURNED)
+        tl.store(to + spread(d, (C + cg) * LD, TURNED), turn(outof[r], TURNED), mask=mask)
 
 
 @triton.jit
@@ -261,9 +267,6 @@ def reduce_kernel(partial, out, count, slabs, stride, BM: tl.constexpr):
         acc += tl.load(partial + m, mask=mask, other=0.0)
         partial += stride
     tl.store(out + m, acc, mask=mask)
-
-
-REDUCE = Tile(frames=1, channels=512, warps=4)
 
 
 def _finish(plan: Plan, block: BlockPlan, sums: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
@@ -355,6 +358,7 @@ def backward(
         "RATES": steps,
         "PRESENT": where,
         "PRECISION": "ieee",
+        "TURNED": tile.turned,
     }
     wide = launch.spans_wide(z, *received, dz if need_dz else None)
     g_strides = tuple(launch.strides(grad) for grad in received)
@@ -390,10 +394,11 @@ def backward(
         )  # fmt: skip
         start += sizes[g]
     total = torch.empty(sum(sizes), dtype=torch.float32, device=z.device)
+    sweep = tile_for("reduce", batch * length, name)
     launch.run(
-        reduce_kernel, -(-total.numel() // REDUCE.channels),
+        reduce_kernel, -(-total.numel() // sweep.channels),
         partial, total, total.numel(), slabs, partial.stride(0),
-        BM=REDUCE.channels, tile=REDUCE,
+        BM=sweep.channels, tile=sweep,
     )  # fmt: skip
     out: list[Tensor] = []
     for g, (block, part) in enumerate(zip(plan.blocks, total.split(sizes), strict=True)):

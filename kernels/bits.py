@@ -13,10 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from affectcodec.kernels import launch
-from affectcodec.kernels.configs import Tile
+from affectcodec.kernels.configs import Tile, tile_for
 
 MAX_BITS = 63
-PACK = Tile(frames=512, channels=1, warps=4)
 UNPACK = Tile(frames=1024, channels=1, warps=4)
 
 
@@ -81,9 +80,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     total = -(-size // 4)
     words = torch.empty(total, dtype=torch.int32, device=codes.device)
     if total:
+        tile = tile_for("pack", total, launch.architecture(codes.device))
         launch.run(
-            pack_kernel, -(-total // PACK.frames), codes, words, codes.shape[0], total,
-            BITS=bits, BM=PACK.frames, tile=PACK,
+            pack_kernel, -(-total // tile.frames), codes, words, codes.shape[0], total,
+            BITS=bits, BM=tile.frames, tile=tile,
         )  # fmt: skip
     return words.view(torch.uint8)[:size]
 

@@ -22,6 +22,7 @@ def decode_block(
     token, lost, weights, count, out, base, valid, u_sd, u_st,
     PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, MASKED: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    TURNED: tl.constexpr,
 ):  # fmt: skip
     C: tl.constexpr = get(PLAN, g, "columns")
     DP: tl.constexpr = get(PLAN, g, "padded_dims")
@@ -39,7 +40,7 @@ def decode_block(
     v = tl.where(lost[:, None], float("nan"), v)
     write_latents(
         v, weights, (out,), base + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
-        PLAN, g, (K,), KP, BN, BD, WIDE, PRECISION,
+        PLAN, g, (K,), KP, BN, BD, WIDE, PRECISION, TURNED,
     )  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def decode_kernel(
     PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, CODEBOOK: tl.constexpr,
     MASKED: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    TURNED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     b = (pid // tiles).to(tl.int64)
@@ -70,7 +72,7 @@ def decode_kernel(
     for g in tl.static_range(len(PLAN)):
         decode_block(
             token, lost, weights, count + g * c_sg, out, base, valid, u_sd, u_st,
-            PLAN, g, K, KP, MASKED, BN, BD, WIDE, PRECISION,
+            PLAN, g, K, KP, MASKED, BN, BD, WIDE, PRECISION, TURNED,
         )  # fmt: skip
 
 
@@ -131,6 +133,6 @@ def decode(
             PLAN=plan.constant(), K=kept, KP=plan.padded_stages, CODEBOOK=plan.codebook,
             MASKED=counts is not None,
             BN=tile.frames, BD=tile.outputs, WIDE=launch.spans_wide(u), PRECISION="ieee",
-            tile=tile,
+            TURNED=tile.turned, tile=tile,
         )  # fmt: skip
     return u.transpose(1, 2) if channels_last else u

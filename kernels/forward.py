@@ -27,8 +27,11 @@ from affectcodec.kernels.stages import (
     project,
     recurrence,
     split_groups,
+    spread,
+    spread_mask,
     stages_on,
     step,
+    turn,
 )  # fmt: skip
 
 
@@ -37,6 +40,7 @@ def write_latents(
     v, weights, outs, base, valid, u_sd, u_st,
     PLAN: tl.constexpr, g: tl.constexpr, RATES: tl.constexpr, KP: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    TURNED: tl.constexpr,
 ):  # fmt: skip
     """``u = O v`` at every rate: a rate adds its own stages to the sum of the one before.
 
@@ -49,7 +53,7 @@ def write_latents(
     groups = split_groups(v, RATES, DP, KP, BN)
     n = tl.arange(0, BN)
     d = tl.arange(0, BD)
-    offset = base + along(n, u_st, WIDE)[:, None] + along(d, u_sd, WIDE)[None, :]
+    offset = base + spread(along(n, u_st, WIDE), along(d, u_sd, WIDE), TURNED)
     for start in range(0, WIDTH, BD):
         here = start + d < WIDTH
         acc = tl.zeros((BN, BD), tl.float32)
@@ -64,11 +68,13 @@ def write_latents(
             else:
                 b_o = tl.load(o_tile)
             acc = tl.dot(groups[r], b_o, acc, input_precision=PRECISION)
-            if WIDTH % BD == 0:
-                mask = valid[:, None]
+            if WIDTH % BD != 0:
+                mask = spread_mask(valid, here, TURNED)
+            elif TURNED:
+                mask = valid[None, :]
             else:
-                mask = valid[:, None] & here[None, :]
-            tl.store(outs[r] + offset, acc.to(outs[r].dtype.element_ty), mask=mask)
+                mask = valid[:, None]
+            tl.store(outs[r] + offset, turn(acc, TURNED).to(outs[r].dtype.element_ty), mask=mask)
         offset += step(BD, u_sd, WIDE)
 
 
@@ -88,7 +94,7 @@ def forward_block(
     PLAN: tl.constexpr, g: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
     ROWS: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
     BN: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, TURNED: tl.constexpr,
 ):  # fmt: skip
     """Block ``g`` of a tile of frames, counted over the batch in ``frame``."""
     C: tl.constexpr = get(PLAN, g, "columns")
@@ -106,14 +112,14 @@ def forward_block(
     c = tl.arange(0, C)
     if SAVE:
         row = get(PLAN, g, "row") + c // DP * DIMS + c % DP
-        kept = valid[:, None] & ((c % DP < DIMS) & (c // DP < K))[None, :]
-        first = saved_offset(frame, ROWS)[:, None]
-        tl.store(saved + first + (row * UNIT)[None, :], x, mask=kept)
+        kept = spread_mask(valid, (c % DP < DIMS) & (c // DP < K), TURNED)
+        to = saved + spread(saved_offset(frame, ROWS), row * UNIT, TURNED)
+        tl.store(to, turn(x, TURNED), mask=kept)
     v = entry_of(digit, weights + get(PLAN, g, "value") + c, C, get(PLAN, g, "most"))
     v = masked_value(x, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
     write_latents(
         v, weights, outs, u_first + get(PLAN, g, "channel") * u_sd, valid, u_sd, u_st,
-        PLAN, g, RATES, KP, BN, BD, WIDE, PRECISION,
+        PLAN, g, RATES, KP, BN, BD, WIDE, PRECISION, TURNED,
     )  # fmt: skip
     return codes, bad
 
@@ -125,7 +131,7 @@ def forward_kernel(
     PLAN: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, RATES: tl.constexpr,
     ROWS: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
     BN: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, TURNED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     b = (pid // tiles).to(tl.int64)
@@ -142,7 +148,7 @@ def forward_kernel(
         codes, bad = forward_block(
             codes, bad, z_first, weights, count + g * c_sg, outs, saved, u_first, frame, valid,
             z_sd, z_st, u_sd, u_st,
-            PLAN, g, K, KP, RATES, ROWS, MASKED, SAVE, BN, BK, BD, WIDE, PRECISION,
+            PLAN, g, K, KP, RATES, ROWS, MASKED, SAVE, BN, BK, BD, WIDE, PRECISION, TURNED,
         )  # fmt: skip
     bad = confirm(bad, z_first, valid, z_sd, z_st, PLAN, BN, BK, WIDE)
     store_tokens(codes, bad, tokens, b, t0, valid, tok_sb, tok_sk, tok_st, K, KP, BN)
@@ -198,7 +204,7 @@ def forward(
             PLAN=plan.constant(), K=plan.stages, KP=plan.padded_stages, RATES=steps,
             ROWS=plan.rows, MASKED=counts is not None, SAVE=save,
             BN=tile.frames, BK=tile.channels, BD=tile.outputs, WIDE=launch.spans_wide(z, outs[0]),
-            PRECISION="ieee", tile=tile,
+            PRECISION="ieee", TURNED=tile.turned, tile=tile,
         )  # fmt: skip
     if channels_last:
         outs = [out.transpose(1, 2) for out in outs]

@@ -5,9 +5,9 @@
     python -m affectcodec.kernels.gate --write docs/gpu.md     # and the table of that page
 
 Refused are spills and stack, matrix instructions that round the factors of a product, accesses
-below 16 bytes in the product loops of the aligned path, product loops that are not those of the
-model in ``roofline``, and ``encode``, ``forward`` or ``decode`` that move over a tenth more than
-they must. On gfx942 the last three hold for ``encode``; see :func:`stores_straight` for the rest.
+below 16 bytes in the product loops of the aligned path, narrower stores besides them other than
+those of tokens and of sums over a tile, product loops that are not those of the model in
+``roofline``, and ``encode``, ``forward`` or ``decode`` that move over a tenth more than they must.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from affectcodec.kernels import objects
 from affectcodec.kernels.aot import RATES, TARGETS, Case, Row, rows
 from affectcodec.kernels.hardware import GPUS, Gpu
 from affectcodec.kernels.plan import describe, make_plan
-from affectcodec.kernels.roofline import Prediction, Use, Work, predict, work
+from affectcodec.kernels.roofline import Loop, Prediction, Use, Work, predict, work
 
 # Bytes and multiply-adds of a product loop may differ from the model's by this share: the loop of
 # `cross` adds up one row of sums a tile as well.
 TOLERANCE = 0.05
 MOST_TRAFFIC = 1.1
+WIDE = 16  # bytes of an access
+# Stores of a thread that may be narrower: its tokens, or two sums over a tile.
+FEW_STORES = 2
 
 
 def use_of(case: Case, config: BDRFSQConfig | None = None) -> Use:
@@ -49,19 +52,15 @@ def _product_loops(row: Row) -> list[objects.Loop]:
     return [loop for loop in row.facts.loops if loop.fma * row.facts.threads >= 4096]
 
 
-def stores_straight(row: Row) -> bool:
-    """Whether a tile is stored straight out of AMD's matrix registers.
-
-    Each lane then stores single numbers, 64 of them side by side, and warps that have no part of a
-    small product of their own are masked, which a count of instructions cannot see.
-    """
-    return row.architecture.startswith("gfx") and row.case.op != "encode"
+def _turns(loop: objects.Loop, expected: Loop, threads: int) -> int:
+    """Turns of the model's loop that one turn of the object's does: a compiler may unroll."""
+    return max(1, round(loop.moved * threads / (expected.loaded + expected.stored)))
 
 
 def differences(row: Row) -> list[str]:
     """Where the product loops of the object are not those of the model.
 
-    Matrix instructions may be repeated in warps that have no part of a small product of their own.
+    Warps without a part of their own in a small product of matrix instructions repeat another's.
     """
     found, wanted = _product_loops(row), model(row).loops
     if len(found) != len(wanted):
@@ -70,13 +69,13 @@ def differences(row: Row) -> list[str]:
     for i, (loop, expected) in enumerate(zip(found, wanted, strict=True)):
         moved, multiplied = loop.moved * row.facts.threads, loop.fma * row.facts.threads
         bytes_a_turn = expected.loaded + expected.stored
-        # A compiler may do two turns in one, which shows in both.
-        turns = max(1, round(moved / bytes_a_turn))
+        turns = _turns(loop, expected, row.facts.threads)
         if abs(moved - turns * bytes_a_turn) > TOLERANCE * turns * bytes_a_turn:
             out.append(f"product loop {i} moves {moved} bytes, the model says {bytes_a_turn}")
         wanted_fma = turns * expected.fma
-        repeated = loop.tensor_core and multiplied % wanted_fma == 0
-        if not repeated and abs(multiplied - wanted_fma) > TOLERANCE * wanted_fma:
+        repeats = row.tile.warps if loop.tensor_core else 1
+        low, high = (1 - TOLERANCE) * wanted_fma, (1 + TOLERANCE) * wanted_fma * repeats
+        if not low <= multiplied <= high:
             out.append(f"product loop {i} multiplies {multiplied}, the model says {wanted_fma}")
     return out
 
@@ -85,19 +84,17 @@ def traffic(row: Row) -> float | None:
     """Bytes a frame that the object moves: its product loops, and what it stores besides them.
 
     The tables of the recurrence, a few kilobytes that every program reads, are not counted, here
-    nor in :func:`floor`. None where it is not counted: small uses, ``backward``, packing, and
-    where :func:`stores_straight`.
+    nor in :func:`floor`. None where it is not counted: small uses, ``backward``, packing.
     """
     if row.case.op not in ("encode", "forward", "decode") or not row.case.aligned:
-        return None
-    if stores_straight(row):
         return None
     loops, wanted, facts = _product_loops(row), model(row).loops, row.facts
     if len(loops) != len(wanted):
         return None
     moved = 0.0
     for loop, expected in zip(loops, wanted, strict=True):
-        moved += expected.turns * loop.moved * facts.threads
+        turns = expected.turns / _turns(loop, expected, facts.threads)
+        moved += turns * loop.moved * facts.threads
     inside = sum(w * n for loop in loops for w, n in loop.stores.items())
     stored = sum(w * n for w, n in facts.stores.items()) - inside
     return (moved + stored * facts.threads) / row.tile.frames
@@ -148,13 +145,13 @@ def faults(row: Row) -> list[str]:
     if not row.case.aligned:
         return found
     for loop in _product_loops(row):
-        straight = stores_straight(row)
-        least = 8 if straight and row.case.op != "decode" else 16
-        narrow = {w for w in (*loop.loads, *(() if straight else loop.stores)) if w < least}
+        narrow = {w for w in (*loop.loads, *loop.stores) if w < WIDE}
         if narrow and row.kernel != "cross":
             found.append(f"a product loop has accesses of {sorted(narrow)} bytes")
-    if not stores_straight(row):
-        found += differences(row)
+    short = {w: n for w, n in facts.stores.items() if w < WIDE}
+    if sum(short.values()) > FEW_STORES:
+        found.append(f"stores below {WIDE} bytes: {_widths(short)}, at most {FEW_STORES} are small")
+    found += differences(row)
     counted = traffic(row)
     if counted is not None and counted > MOST_TRAFFIC * floor(row):
         found.append(f"moves {counted:.0f} bytes a frame, {floor(row):.0f} would do")

@@ -232,7 +232,7 @@ def _amd_width(opcode: str) -> int:
     return 4
 
 
-_AMD_LINE = re.compile(r"^(?:(\.LBB\w+):|\s+([a-z]\w+)\s*(\S*))", re.M)
+_AMD_LINE = re.compile(r"^(?:(\.LBB\w+):(.*)|\s+([a-z]\w+)\s*(\S*))", re.M)
 _AMD_LOAD = re.compile(r"(global|buffer|flat)_load")
 _AMD_STORE = re.compile(r"(global|buffer|flat)_store")
 _MFMA = re.compile(r"v_mfma_\w+?_(\d+)x(\d+)x(\d+)(?:_(\d+)b)?")
@@ -262,9 +262,11 @@ def _read_amd(compiled: Any) -> Facts:
     listing: list[str] = []
     labels: dict[str, int] = {}
     spans = []
-    for label, opcode, operand in _AMD_LINE.findall(text[: text.find(".rodata")]):
+    for label, comment, opcode, operand in _AMD_LINE.findall(text[: text.find(".rodata")]):
         if label:
-            labels[label] = len(listing)
+            # What a loop goes on with may stand before it: a branch up to there closes no loop.
+            if "Loop" in comment:
+                labels[label] = len(listing)
             continue
         if opcode.startswith(("s_cbranch", "s_branch")) and operand in labels:
             spans.append((labels[operand], len(listing)))

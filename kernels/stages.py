@@ -57,6 +57,33 @@ def step(count: tl.constexpr, stride, WIDE: tl.constexpr):
 
 
 @triton.jit
+def spread(n, d, TURNED: tl.constexpr):
+    """Offsets ``n`` of frames plus ``d`` of channels, ``[BN, BD]``, or ``[BD, BN]`` if turned."""
+    if TURNED:
+        return n[None, :] + d[:, None]
+    else:
+        return n[:, None] + d[None, :]
+
+
+@triton.jit
+def spread_mask(n, d, TURNED: tl.constexpr):
+    """Where both masks hold, in the shape of :func:`spread`."""
+    if TURNED:
+        return n[None, :] & d[:, None]
+    else:
+        return n[:, None] & d[None, :]
+
+
+@triton.jit
+def turn(x, TURNED: tl.constexpr):
+    """``x [BN, BD]`` in the shape of :func:`spread`."""
+    if TURNED:
+        return tl.trans(x)
+    else:
+        return x
+
+
+@triton.jit
 def load_active(count, valid, K: tl.constexpr):
     """Active stages ``[BN]`` of each frame; a count below 0 is 0, one above ``K`` is ``K``."""
     active = tl.load(count, mask=valid, other=0)

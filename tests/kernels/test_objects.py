@@ -28,11 +28,14 @@ SASS = """
 ASSEMBLY = """
 kernel:
 	global_load_dwordx4 v[0:3], v[0:1], off
-.LBB0_1:                                ; =>This
+.LBB0_2:                                ; %Flow
+	s_nop 0
+.LBB0_1:                                ; =>This Inner Loop Header: Depth=1
 	buffer_load_dwordx2 v[6:7], v0, s[0:3], 0 offen
 	v_mfma_f32_32x32x2_f32 v[2:17], v33, v25, v[2:17]
 	v_pk_fma_f32 v[0:1], v[2:3], v[4:5], v[6:7]
 	buffer_store_short v6, v0, s[0:3], 0 offen
+	s_cbranch_vccz .LBB0_2
 	s_cbranch_scc1 .LBB0_1
 	v_mfma_f32_32x32x8_bf16 v[2:17], v[0:1], v[2:3], v[2:17]
 	global_store_dword v0, v1, s[0:1]
@@ -63,7 +66,7 @@ def test_amd() -> None:
     assert facts.loads == {16: 1, 8: 1} and facts.stores == {4: 1, 2: 1}
     assert (facts.registers, facts.stack, facts.spills, facts.threads) == (97, 8, 4, 256)
     assert facts.tensor_core == 2 and facts.inexact == 1
-    (loop,) = facts.loops
+    (loop,) = facts.loops  # a branch up to what follows a loop closes none
     assert loop.fma == 32 * 32 * 2 // 64 + 2 and loop.moved == 10 and loop.tensor_core == 1
 
 
