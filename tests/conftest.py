@@ -28,6 +28,8 @@ def _reproducible() -> Iterator[None]:
     np.random.seed(0)  # noqa: NPY002 - third parties draw from it
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    # Some libraries turn it on for the thread that loads them (built with -ffast-math).
+    torch.set_flush_denormal(False)
     yield
     torch.set_num_threads(1)
 
