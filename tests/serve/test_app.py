@@ -42,7 +42,7 @@ def visit(coder: Coder, body: Visit) -> None:
             assert not app[CLIENTS]
         assert sorted(coder._free) == list(range(coder.limits.live))
 
-    asyncio.run(asyncio.wait_for(run(), 100))
+    asyncio.run(asyncio.wait_for(run(), 240))
 
 
 async def hello(client: TestClient, **headers: str) -> ClientWebSocketResponse:
@@ -202,6 +202,8 @@ def test_a_client_that_asks_for_too_much_waits() -> None:
     visit(coder, body)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_100_clients_at_a_time_and_then_no_more(coder) -> None:
     clips = [pcm(3 + i % 5, seed=i) for i in range(100)]
     want = [decoded(coder, data) for data in clips]

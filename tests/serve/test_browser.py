@@ -111,8 +111,8 @@ def drop(page: Any, data: bytes, name: str) -> None:
             const transfer = new DataTransfer();
             transfer.items.add(new File([bytes], name));
             for (const type of ['dragover', 'drop'])
-                document.getElementById('drop').dispatchEvent(
-                    new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+                document.getElementById('drop').dispatchEvent(new DragEvent(
+                    type, { dataTransfer: transfer, bubbles: true, cancelable: true }));
         }""",
         [base64.b64encode(data).decode(), name],
     )
@@ -130,27 +130,6 @@ def next_source(page: Any, before: str) -> str:
     page.wait_for_function("old => document.getElementById('coded').src !== old", arg=before)
     wait_for_status(page, "ready")
     return coded_source(page)
-
-
-def loudness(page: Any) -> float:
-    """Root mean square of what the coded player holds."""
-    return float(
-        page.evaluate(
-            """async () => {
-                const data = await (await new Promise((resolve, reject) => {
-                    // fetch() of a blob is not among what the page's policy allows
-                    const request = new XMLHttpRequest();
-                    request.open('GET', document.getElementById('coded').src);
-                    request.responseType = 'arraybuffer';
-                    request.onload = () => resolve(request.response);
-                    request.onerror = reject;
-                    request.send();
-                }));
-                const pcm = new Int16Array(data, 44);
-                return Math.sqrt(pcm.reduce((sum, x) => sum + x * x, 0) / pcm.length) / 32768;
-            }"""
-        )
-    )
 
 
 def play(page: Any, name: str) -> None:
