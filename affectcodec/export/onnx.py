@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,15 @@ def _require(*packages: str) -> None:
         raise ExportUnavailable(
             f"{', '.join(missing)} not installed; pip install 'affectcodec[export]'"
         )
+
+
+def _scalar_tensor(s: float, dtype: int = 1, **_: Any) -> Any:
+    """A number as a constant of its own dtype: the exporter's form rounds float64 to float32."""
+    import onnx
+    from onnxscript import opset20 as op
+
+    kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+    return op.Constant(value=onnx.numpy_helper.from_array(np.asarray(s, kind)))
 
 
 def export_codec(codec: AffectCodec, folder: str | Path) -> dict[str, Path]:
@@ -80,6 +90,10 @@ def export_codec(codec: AffectCodec, folder: str | Path) -> dict[str, Path]:
                 input_names=[source, *step.names],
                 output_names=[result, *(f"next.{key}" for key in step.names)],
                 dynamic_shapes={"x": dynamic[0], "tensors": dynamic[1:]},
+                # The exporter's optimizer takes the floor of a power, 1e-8, for zero and drops it:
+                # silence became NaN. ONNX Runtime optimizes what it loads, and does not do that.
+                optimize=False,
+                custom_translation_table={torch.ops.aten.scalar_tensor.default: _scalar_tensor},
                 verbose=False,
             )
         assert program is not None

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exported graphs under ONNX Runtime, as engines of streams.
 
+    encoder = StreamingEncoder(codec, engine=OnnxEncoder(codec, folder))
+
 The quantizer between them is the codec's own: the CPU kernels, or plain PyTorch.
 """
 
@@ -19,6 +21,7 @@ from affectcodec.codec import AffectCodec
 from affectcodec.export.onnx import FORMAT, GRAPHS, _require
 from affectcodec.streaming.engine import Arrays, Floats, Ints, check_slots
 from affectcodec.streaming.state import checked_arrays
+from affectcodec.streaming.whole import EngineCodec
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 
@@ -116,3 +119,23 @@ class OnnxDecoder(_OnnxEngine):
 
     def synthesize(self, slots: Sequence[int], counts: Sequence[int], latent: Floats) -> Floats:
         return self._run(slots, counts, latent)
+
+
+class OnnxCodec(EngineCodec):
+    """Whole clips through the exported graphs, by the methods that ``AffectCodec`` has.
+
+    Args:
+        codec: the codec that was exported.
+        folder: where its graphs lie.
+        slots: clips that are coded side by side.
+        threads: threads inside an operator.
+    """
+
+    def __init__(
+        self, codec: AffectCodec, folder: str | Path, *, slots: int = 8, threads: int = 1
+    ) -> None:
+        super().__init__(
+            codec,
+            OnnxEncoder(codec, folder, slots, threads),
+            OnnxDecoder(codec, folder, slots, threads),
+        )

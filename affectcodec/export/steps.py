@@ -103,8 +103,8 @@ _ERF_BOTTOM = (
 
 
 def _horner(coefficients: tuple[float, ...], s: Tensor) -> Tensor:
-    value = torch.full_like(s, coefficients[-1])
-    for c in coefficients[-2::-1]:
+    value = s * coefficients[-1] + coefficients[-2]
+    for c in coefficients[-3::-1]:
         value = value * s + c
     return value
 

@@ -8,18 +8,15 @@ on one instruction set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from affectcodec import _native
-from affectcodec.codec import CHUNK_FRAMES, AffectCodec
-from affectcodec.config import StageSpec
+from affectcodec.codec import AffectCodec
 from affectcodec.runtime.weights import (
     decoder_network,
     encoder_network,
@@ -28,7 +25,7 @@ from affectcodec.runtime.weights import (
 )
 from affectcodec.streaming.engine import Arrays, Floats, Ints, check_slots
 from affectcodec.streaming.state import StateError, checked_arrays
-from affectcodec.tokens import Tokens
+from affectcodec.streaming.whole import EngineCodec
 
 PRECISIONS = ("float32", "bfloat16")
 _CLIPS = 8  # clips of a batch that are coded side by side
@@ -169,7 +166,7 @@ class NativeDecoder(_NativeEngine):
         return audio
 
 
-class NativeCodec:
+class NativeCodec(EngineCodec):
     """Whole clips through the native runtime, by the methods that ``AffectCodec`` has.
 
     Args:
@@ -181,67 +178,12 @@ class NativeCodec:
         RuntimeUnavailable: if the runtime was not built or cannot run this codec.
     """
 
+    encoder: NativeEncoder
+    decoder: NativeDecoder
+
     def __init__(self, codec: AffectCodec, *, precision: str = "float32", threads: int = 1) -> None:
-        self.codec = codec
-        self.config = codec.config
-        self.encoder = NativeEncoder(codec, _CLIPS, threads, precision)
-        self.decoder = NativeDecoder(codec, _CLIPS, threads, precision)
-
-    def encode(
-        self,
-        wav: Any,
-        sample_rate: int = 16000,
-        *,
-        lengths: Tensor | None = None,
-        stages: StageSpec = None,
-        kbps: float | None = None,
-    ) -> Tokens:
-        """As ``AffectCodec.encode``."""
-        return self.codec.encode_with(
-            self._encode_frames, wav, sample_rate, lengths=lengths, stages=stages, kbps=kbps
+        super().__init__(
+            codec,
+            NativeEncoder(codec, _CLIPS, threads, precision),
+            NativeDecoder(codec, _CLIPS, threads, precision),
         )
-
-    def decode(self, tokens: Tokens) -> Tensor:
-        """As ``AffectCodec.decode``."""
-        return self.codec.decode_with(self._decode_frames, tokens)
-
-    def _encode_frames(self, wav: Tensor) -> Tensor:
-        batch, hop = len(wav), self.config.hop_length
-        frames = wav.shape[1] // hop
-        pcm = wav.cpu().reshape(batch, frames, hop).numpy()
-        shape = (batch, frames, self.config.quantizer.num_stages)
-        codes = np.zeros(shape, self.encoder.token_dtype)
-        for clips, span in _pieces(batch, frames):
-            part = pcm[clips, span]
-            if span.start == 0:
-                for slot in range(len(part)):
-                    self.encoder.reset(slot)
-            counts = [part.shape[1]] * len(part)
-            found = self.encoder.encode(range(len(part)), counts, part.reshape(-1, hop))
-            codes[clips, span] = found.reshape(*part.shape[:2], -1)
-        return torch.from_numpy(codes).transpose(1, 2).contiguous()
-
-    def _decode_frames(self, codes: Tensor, stages: Tensor) -> Tensor:
-        batch, _, frames = codes.shape
-        hop = self.config.hop_length
-        rows, counts = (x.cpu().transpose(1, 2).contiguous().numpy() for x in (codes, stages))
-        audio = np.zeros((batch, frames, hop), np.float32)
-        for clips, span in _pieces(batch, frames):
-            part, kept = rows[clips, span], counts[clips, span]
-            if span.start == 0:
-                for slot in range(len(part)):
-                    self.decoder.reset(slot)
-            latent = self.decoder.dequantize(
-                part.reshape(-1, part.shape[2]), kept.reshape(-1, kept.shape[2])
-            )
-            size = [part.shape[1]] * len(part)
-            found = self.decoder.synthesize(range(len(part)), size, latent)
-            audio[clips, span] = found.reshape(*part.shape[:2], hop)
-        return torch.from_numpy(audio).reshape(batch, frames * hop)
-
-
-def _pieces(batch: int, frames: int) -> Iterator[tuple[slice, slice]]:
-    """Clips and frames of one call each, so that long clips and large batches stay small."""
-    for clip in range(0, batch, _CLIPS):
-        for frame in range(0, frames, CHUNK_FRAMES):
-            yield slice(clip, clip + _CLIPS), slice(frame, min(frames, frame + CHUNK_FRAMES))

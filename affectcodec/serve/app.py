@@ -33,7 +33,9 @@ _IDLE_SECONDS = 20.0
 
 CODER = web.AppKey("coder", Coder)
 HOSTS = web.AppKey("hosts", tuple[str, ...])
-WORKERS = web.AppKey("workers", ThreadPoolExecutor)
+# Live coding has a thread of its own: it waits for no clip.
+CLIP_THREAD = web.AppKey("clip_thread", ThreadPoolExecutor)
+LIVE_THREAD = web.AppKey("live_thread", ThreadPoolExecutor)
 CLIENTS = web.AppKey("clients", set[Session])
 
 
@@ -51,9 +53,13 @@ async def _guard(request: web.Request, handler):  # type: ignore[no-untyped-def]
         foreign = origin is not None and _host_of(urlsplit(origin).netloc) not in hosts
     except ValueError:
         host, foreign = "", True
-    if hosts and (host not in hosts or foreign):
-        raise web.HTTPForbidden(text="this server answers to its own page only")
-    response = await handler(request)
+    try:
+        if hosts and (host not in hosts or foreign):
+            raise web.HTTPForbidden(text="this server answers to its own page only")
+        response = await handler(request)
+    except web.HTTPException as error:
+        error.headers.update(_HEADERS)
+        raise
     if not response.prepared:
         response.headers.update(_HEADERS)
     return response
@@ -87,6 +93,10 @@ async def _talk(request: web.Request) -> web.WebSocketResponse:
     clients.add(session)
     errors = 0
     loop = asyncio.get_running_loop()
+
+    def thread() -> ThreadPoolExecutor:
+        return app[LIVE_THREAD if session.live else CLIP_THREAD]
+
     try:
         await socket.prepare(request)
         config = coder.codec.config
@@ -103,9 +113,9 @@ async def _talk(request: web.Request) -> web.WebSocketResponse:
         async for message in socket:
             try:
                 if message.type == WSMsgType.TEXT:
-                    replies = await loop.run_in_executor(app[WORKERS], session.text, message.data)
+                    replies = await loop.run_in_executor(thread(), session.text, message.data)
                 elif message.type == WSMsgType.BINARY:
-                    replies = await loop.run_in_executor(app[WORKERS], session.binary, message.data)
+                    replies = await loop.run_in_executor(thread(), session.binary, message.data)
                 else:
                     break
                 await _send(socket, replies)
@@ -122,7 +132,7 @@ async def _talk(request: web.Request) -> web.WebSocketResponse:
                 await socket.send_json({"op": "error", "text": "the server failed on this"})
     finally:
         clients.discard(session)
-        await asyncio.shield(loop.run_in_executor(app[WORKERS], session.close))
+        await asyncio.shield(loop.run_in_executor(app[LIVE_THREAD], session.close))
     return socket
 
 
@@ -135,14 +145,16 @@ def make_app(coder: Coder, hosts: tuple[str, ...] = LOOPBACK) -> web.Application
     """
     app = web.Application(middlewares=[_guard], client_max_size=1024)
     app[CODER], app[HOSTS], app[CLIENTS] = coder, hosts, set()
-    app[WORKERS] = ThreadPoolExecutor(max_workers=4, thread_name_prefix="coder")
+    app[CLIP_THREAD] = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clips")
+    app[LIVE_THREAD] = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live")
     app.router.add_get("/", _file(PAGE, "text/html"))
     app.router.add_get("/app.js", _file(SCRIPT, "text/javascript"))
     app.router.add_get("/style.css", _file(STYLE, "text/css"))
     app.router.add_get("/talk", _talk)
 
     async def stop(app: web.Application) -> None:
-        app[WORKERS].shutdown(wait=False, cancel_futures=True)
+        for key in (CLIP_THREAD, LIVE_THREAD):
+            app[key].shutdown(wait=False, cancel_futures=True)
 
     app.on_cleanup.append(stop)
     return app

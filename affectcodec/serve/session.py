@@ -102,8 +102,8 @@ class Coder:
         self.encoder = StreamingEncoder(codec, slots=limits.live, engine=engine)
         self.decoder = StreamingDecoder(codec, slots=limits.live, engine=engine)
         self._free = list(range(limits.live))
-        # Kernels guard themselves; streams, and PyTorch with few threads, are used one at a time.
-        self.lock = threading.Lock()
+        # The streams are used one at a time, and so are the slots of whole clips.
+        self.lock, self.clip_lock = threading.Lock(), threading.Lock()
 
     def take_slot(self) -> int:
         """A slot for a live stream.
@@ -135,6 +135,11 @@ class Session:
         self._slot: int | None = None
         self._tokens: Tokens | None = None
         self._donor: Tokens | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether the client codes live."""
+        return self._slot is not None
 
     def close(self) -> None:
         """Give back what the client holds."""
@@ -187,7 +192,7 @@ class Session:
         if not 0 < seconds <= MAX_CLIP_SECONDS:
             raise ClientError(f"wanted a clip of at most {MAX_CLIP_SECONDS} s, got {seconds:.1f} s")
         self._budget.take(seconds)
-        with self.coder.lock:
+        with self.coder.clip_lock:
             self._tokens = self.coder.whole.encode(samples.astype(np.float32) / 32768)
         codes = {
             name: self._tokens.block_codes(name)[0].tolist() for name in self.config.quantizer.names
@@ -231,7 +236,7 @@ class Session:
             if not any(stages.values()):
                 raise ClientError("stages: nothing is left without the emotion stages")
         self._budget.take(float(tokens.duration[0]))
-        with self.coder.lock:
+        with self.coder.clip_lock:
             audio = self.coder.whole.decode(tokens.truncate(stages))[0, 0].numpy()
         kept = tokens.truncate(stages)
         return [{"op": "audio", "samples": len(audio), "kbps": kept.kbps}, pcm_bytes(audio)]

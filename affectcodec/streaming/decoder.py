@@ -62,7 +62,8 @@ class StreamingDecoder:
         slots: streams the object can hold.
         concealment: what fills lost frames, see :mod:`affectcodec.streaming.concealment`:
             ``"predict"``, ``"repeat"`` or ``"silence"``.
-        engine: ``"native"``, ``"torch"``, or ``"auto"`` for the fastest there is.
+        engine: ``"native"``, ``"native-bfloat16"``, ``"torch"``, ``"auto"`` for the fastest there
+            is, or an engine of that many slots, such as ``affectcodec.export.runtime.OnnxDecoder``.
         threads: threads of the native engine.
 
     Raises:
@@ -76,7 +77,7 @@ class StreamingDecoder:
         *,
         slots: int = 1,
         concealment: str = "predict",
-        engine: str = "auto",
+        engine: str | DecoderEngine = "auto",
         threads: int = 1,
     ) -> None:
         check_slots(slots)

@@ -70,7 +70,8 @@ class StreamingEncoder:
         stages, kbps: rate at the start of every stream, as ``AffectCodec.encode`` takes them.
         frames_per_packet: frames gathered into a packet; each one more adds 20 ms of latency.
         dtx: discontinuous transmission: of silence only one packet in eight frames is made.
-        engine: ``"native"``, ``"torch"``, or ``"auto"`` for the fastest there is.
+        engine: ``"native"``, ``"native-bfloat16"``, ``"torch"``, ``"auto"`` for the fastest there
+            is, or an engine of that many slots, such as ``affectcodec.export.runtime.OnnxEncoder``.
         threads: threads of the native engine.
 
     Raises:
@@ -87,7 +88,7 @@ class StreamingEncoder:
         kbps: float | None = None,
         frames_per_packet: int = 1,
         dtx: bool = False,
-        engine: str = "auto",
+        engine: str | EncoderEngine = "auto",
         threads: int = 1,
     ) -> None:
         check_slots(slots)

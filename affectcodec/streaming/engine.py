@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -112,8 +112,12 @@ def choose_engine(codec: AffectCodec, name: str) -> str:
     return name
 
 
-def make_encoder(codec: AffectCodec, name: str, slots: int, threads: int) -> EncoderEngine:
-    """The engine of an encoder."""
+def make_encoder(
+    codec: AffectCodec, name: str | EncoderEngine, slots: int, threads: int
+) -> EncoderEngine:
+    """The engine of an encoder, by its name, or one that is there already."""
+    if not isinstance(name, str):
+        return _given(name, slots)
     name = choose_engine(codec, name)
     if name == "torch":
         from affectcodec.streaming.torch_engine import TorchEncoder
@@ -124,8 +128,12 @@ def make_encoder(codec: AffectCodec, name: str, slots: int, threads: int) -> Enc
     return NativeEncoder(codec, slots, threads, _precision(name))
 
 
-def make_decoder(codec: AffectCodec, name: str, slots: int, threads: int) -> DecoderEngine:
-    """The engine of a decoder."""
+def make_decoder(
+    codec: AffectCodec, name: str | DecoderEngine, slots: int, threads: int
+) -> DecoderEngine:
+    """The engine of a decoder, by its name, or one that is there already."""
+    if not isinstance(name, str):
+        return _given(name, slots)
     name = choose_engine(codec, name)
     if name == "torch":
         from affectcodec.streaming.torch_engine import TorchDecoder
@@ -134,6 +142,15 @@ def make_decoder(codec: AffectCodec, name: str, slots: int, threads: int) -> Dec
     from affectcodec.runtime.native import NativeDecoder
 
     return NativeDecoder(codec, slots, threads, _precision(name))
+
+
+_SomeEngine = TypeVar("_SomeEngine", bound=Engine)
+
+
+def _given(engine: _SomeEngine, slots: int) -> _SomeEngine:
+    if engine.slots != slots:
+        raise ValueError(f"engine: wanted one of {slots} slots, got one of {engine.slots}")
+    return engine
 
 
 def _precision(name: str) -> str:

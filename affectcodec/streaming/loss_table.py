@@ -31,6 +31,7 @@ from affectcodec.streaming.loss import LossModel
 
 SCORES = ("pesq_wb", "stoi", "f0_corr", "vuv_error")
 RECOVERY_FRAMES = 10
+_REGION = ("<!-- streaming:loss -->\n", "<!-- /streaming -->")
 _HEAD_FRAMES = 3  # never lost: a stream that never began cannot be concealed
 
 
@@ -143,6 +144,20 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def write_into(page: Path, table: str) -> None:
+    """Replace the part of a page that holds the table.
+
+    Raises:
+        ValueError: if the page has no such part.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, start, rest = text.partition(_REGION[0])
+    _, end, after = rest.partition(_REGION[1])
+    if not start or not end:
+        raise ValueError(f"{page}: no part {_REGION[0].strip()} ... {_REGION[1]}")
+    page.write_text(before + start + table + end + after, encoding="utf-8")
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--split", default="dev", show_default=True)
@@ -152,6 +167,11 @@ def markdown(rows: list[Row]) -> str:
 @click.option("--kbps", default=3.0, show_default=True)
 @click.option("--weights", help="Weights: the name of shipped ones, or a folder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="All values a clip.")
+@click.option(
+    "--docs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A page to write the table into, between its marks `streaming:loss`.",
+)
 def main(
     data: Path,
     split: str,
@@ -161,6 +181,7 @@ def main(
     kbps: float,
     weights: str | None,
     json_path: Path | None,
+    docs: Path | None,
 ) -> None:
     """Print the table of losses for the clips of DATA/manifest.csv."""
     torch.set_num_threads(1)
@@ -172,7 +193,11 @@ def main(
     ]
     models = [LossModel(float(r), float(b)) for r in rates.split(",") for b in bursts.split(",")]
     rows = run(codec, clips, models, kbps=kbps)
-    click.echo(markdown(rows))
+    table = markdown(rows)
+    click.echo(table)
+    if docs is not None:
+        about = f"{len(clips)} clips of `{split}`, {kbps:g} kbit/s, packets of one frame:"
+        write_into(docs, f"{about}\n\n{table}\n")
     if json_path is not None:
         json_path.write_text(json.dumps([vars(row) for row in rows]) + "\n", encoding="utf-8")
 
