@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from affectcodec.corpus.plan import Plan
 
 
+_MOST_ACTORS = 4096
+
+
 @click.command()
 @click.argument("source", type=click.Path(exists=True))
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path))
@@ -131,8 +134,7 @@ def tokenize(
             missing = missing_parts(plan)
             Vocabulary.of(codec, "split").save(target / "vocabulary.json")
             if missing:
-                workers = jobs or max(1, (os.cpu_count() or 1) // threads)
-                run = _engine(engine, plan, missing, workers, threads, device, address)
+                run = _engine(engine, plan, missing, jobs, threads, device, address)
                 _follow(run, plan, len(missing), codec.config.sample_rate, quiet)
             manifest = finish(plan, codec.config.sample_rate)
         except (SourceError, PlanError, EngineError) as error:
@@ -153,17 +155,18 @@ def _engine(
     engine: str,
     plan: Plan,
     missing: list[int],
-    workers: int,
+    jobs: int | None,
     threads: int,
     device: str,
     address: str | None,
 ) -> Iterator[PartSummary]:
     from affectcodec.corpus.engines import run_local, run_ray
 
+    workers = jobs or max(1, (os.cpu_count() or 1) // threads)
     if engine == "ray":
-        # On a cluster the pool may grow to whatever Ray finds room for.
-        pool = (1, max(workers, 1024 if address else workers))
-        return run_ray(plan, missing, address=address, workers=pool, threads=threads, device=device)
+        # On a cluster the pool may grow to whatever Ray finds room for, unless told otherwise.
+        most = workers if jobs or not address else _MOST_ACTORS
+        return run_ray(plan, missing, address=address, workers=most, threads=threads, device=device)
     return run_local(plan, missing, jobs=min(workers, len(missing)), threads=threads, device=device)
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import logging
 import multiprocessing
 import os
@@ -109,6 +111,16 @@ def _do(number: int, part: Part) -> PartSummary:
 
 # -- Ray ----------------------------------------------------------------------------------------
 
+_MOST_BLOCKS = 10_000  # each is an object that the driver keeps account of
+
+
+def _room(resources: dict[str, float], workers: int, threads: int, device: str) -> int:
+    """Actors that the cluster can hold now."""
+    fit = int(resources.get("CPU", 1) // threads)
+    if device == "cuda":
+        fit = min(fit, int(resources.get("GPU", 0)))
+    return max(1, min(workers, fit))
+
 
 class RayWorker:
     """An actor of ``ray.data`` that works on parts."""
@@ -121,12 +133,13 @@ class RayWorker:
         self.codec = _load(settings, device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        import json
-
-        numbers, parts = batch["number"], batch["part"]
-        for number, part in zip(numbers, parts, strict=True):
-            do_part(self.folder, int(number), json.loads(part), self.settings, self.codec)
-        return {"number": numbers}
+        found = []
+        for number, offset in zip(batch["number"], batch["offset"], strict=True):
+            part = Plan.part_at(self.folder, int(offset))
+            do_part(self.folder, int(number), part, self.settings, self.codec)
+            summary = summarize(self.folder, int(number), self.settings.format)
+            found.append(json.dumps(dataclasses.asdict(summary)))
+        return {"summary": found}
 
 
 def run_ray(
@@ -134,7 +147,7 @@ def run_ray(
     missing: list[int],
     *,
     address: str | None,
-    workers: tuple[int, int],
+    workers: int,
     threads: int,
     device: str = "cpu",
 ) -> Iterator[PartSummary]:
@@ -146,15 +159,14 @@ def run_ray(
     Args:
         address: of a cluster (``auto``, ``HOST:6379`` or ``ray://HOST:10001``); None starts one on
             this machine.
-        workers: smallest and largest number of actors.
+        workers: largest number of actors. As many as there is room for are started; Ray adds
+            more when the cluster grows.
         device: ``"cuda"`` gives each actor a GPU.
 
     Raises:
         EngineError: without Ray, or if no cluster answers.
     """
     try:
-        import json
-
         import ray
     except ImportError:
         raise EngineError(
@@ -163,26 +175,41 @@ def run_ray(
     own = not ray.is_initialized()
     if own:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            # "local": without it Ray would take a cluster that the environment names.
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                include_dashboard=None if address else False,
+            )
         except ConnectionError as error:
             raise EngineError(f"ray: no cluster at {address!r}: {error}") from None
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        wanted = set(missing)
+        # Parts stay in the plan, which every node can read: a million of them pass as numbers.
         items = [
-            {"number": number, "part": json.dumps(part)} for number, part in _pending(plan, missing)
+            {"number": number, "offset": offset}
+            for number, offset in plan.offsets()
+            if number in wanted
         ]
-        # A block a part, so that a lost node costs no more than the parts it was working on.
-        data = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        # A block is done again when its node is lost, less the parts that are written.
+        blocks = min(len(items), _MOST_BLOCKS)
+        data = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
             RayWorker,
             fn_constructor_args=(str(plan.folder.resolve()), plan.settings, threads, device),
             batch_size=1,
-            concurrency=workers,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1,
+                max_size=workers,
+                initial_size=_room(ray.cluster_resources(), workers, threads, device),
+            ),
             num_cpus=threads,
             num_gpus=1 if device == "cuda" else 0,
         )
         for row in data.iter_rows():
-            yield summarize(plan.folder, int(row["number"]), plan.settings.format)
+            yield PartSummary(**json.loads(row["summary"]))
     finally:
         if own:
             with contextlib.suppress(Exception):

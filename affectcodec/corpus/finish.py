@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from affectcodec.corpus.plan import Plan
 
 MANIFEST_NAME = "manifest.json"
 QUARANTINE_NAME = "quarantine.parquet"
+_READERS = 8
 
 
 def missing_parts(plan: Plan) -> list[int]:
@@ -41,7 +44,10 @@ def finish(plan: Plan, sample_rate: int) -> dict[str, Any]:
         raise ValueError(
             f"{plan.folder}: {len(missing)} of {plan.count} parts are missing; run again"
         )
-    parts = [summarize(plan.folder, n, plan.settings.format) for n in range(plan.count)]
+    # Checksums are made outside of the interpreter's lock.
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = functools.partial(summarize, plan.folder, file_format=plan.settings.format)
+        parts = list(pool.map(read, range(plan.count)))
     _write_quarantine(plan, parts)
     manifest = {
         "format": "affectcodec-corpus",

@@ -146,6 +146,22 @@ class Plan:
             for number, line in zip(range(self.count), file, strict=False):
                 yield number, json.loads(line)
 
+    def offsets(self) -> Iterator[tuple[int, int]]:
+        """Number of each part and where its line begins, for :meth:`part_at`."""
+        with (self.folder / PLAN_NAME).open("rb") as file:
+            start = 0
+            for number, line in zip(range(self.count), file, strict=False):
+                yield number, start
+                start += len(line)
+
+    @staticmethod
+    def part_at(folder: Path, offset: int) -> Part:
+        """The part whose line begins at a byte of the plan of ``folder``."""
+        with (folder / PLAN_NAME).open("rb") as file:
+            file.seek(offset)
+            found: Part = json.loads(file.readline())
+            return found
+
     def record(self) -> dict[str, Any]:
         """What a manifest says of the run."""
         return {"digest": self.digest, "parts": self.count, **dataclasses.asdict(self.settings)}

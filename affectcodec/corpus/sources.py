@@ -62,7 +62,10 @@ def list_parts(source: str | Path, clips_per_part: int) -> Iterator[Part]:
         if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
             yield from _dataset_parts(path, clips_per_part)
             return
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+        # A link to nothing is a clip that is missing: it must show up as one.
+        files = sorted(
+            p for p in path.rglob("*") if (p.is_file() or _dangling(p)) and not _hidden(p, path)
+        )
         yield from _folder_parts(path, files, clips_per_part)
     elif path.is_file():
         suffix = path.suffix.lower()
@@ -72,6 +75,10 @@ def list_parts(source: str | Path, clips_per_part: int) -> Iterator[Part]:
             yield from _folder_parts(path.parent, [path], clips_per_part)
     else:
         raise SourceError(f"source: nothing at {path}")
+
+
+def _dangling(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _hidden(path: Path, root: Path) -> bool:
