@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the compiled CUDA kernels out of the built module and holds them to the gate.
 
-    python -m affectcodec.kernels.cuda_aot                      # every kernel and architecture
-    python -m affectcodec.kernels.cuda_aot --write docs/gpu.md
+    python -m affectcodec.kernels.gate --backend cuda
 
 Nothing is compiled: what is read is what is shipped, ``affectcodec._cuda``, for each architecture
 it was built for. No GPU is needed. The tools that read it come with the triton package.
@@ -10,11 +9,9 @@ it was built for. No GPU is needed. The tools that read it come with the triton 
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import re
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +23,7 @@ import torch  # noqa: F401 - brings the libraries that the module is linked to
 from affectcodec import _native
 from affectcodec.config import BDRFSQConfig
 from affectcodec.kernels import objects
+from affectcodec.kernels.page import widths
 from affectcodec.ops.bd_rfsq.folding import describe
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
@@ -204,10 +202,6 @@ def traffic(row: Row) -> tuple[float, float] | None:
     return moved / UNIT, fewest / UNIT
 
 
-def _widths(counts: dict[int, int]) -> str:
-    return " ".join(f"{n}x{width}" for width, n in sorted(counts.items(), reverse=True)) or "-"
-
-
 def table(found: Sequence[Row]) -> str:
     """Markdown table of compiled kernels."""
     lines = [
@@ -220,31 +214,19 @@ def table(found: Sequence[Row]) -> str:
         share = "" if counted is None else f"{counted[0]:.0f}, {counted[0] / counted[1]:.2f}"
         lines.append(
             f"| {row.kernel} | {row.dtype} | {row.architecture} | {f.registers} | {f.spills} | "
-            f"{f.shared} | {_widths(f.loads)} | {_widths(f.stores)} | {f.fma} | "
+            f"{f.shared} | {widths(f.loads)} | {widths(f.stores)} | {f.fma} | "
             f"{f.tensor_core} | {share} |"
         )
     return "\n".join(lines) + "\n"
 
 
-BEGIN, END = "<!-- compiled CUDA kernels: begin -->\n", "<!-- compiled CUDA kernels: end -->\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces what stands between the markers of a Markdown file.
+def check(architectures: Sequence[str] = ARCHITECTURES) -> tuple[list[Row], int]:
+    """Reads every kernel and prints a line for each; returns them and how many have faults.
 
     Raises:
-        ValueError: the markers are missing.
+        RuntimeError: the module is not there, not built for one of the architectures, or has not
+            the same kernels for each.
     """
-    old = path.read_text(encoding="utf-8")
-    head, _, rest = old.partition(BEGIN)
-    _, marker, tail = rest.partition(END)
-    if not marker:
-        raise ValueError(f"{path}: the markers {BEGIN.strip()!r} and {END.strip()!r} are missing")
-    path.write_text(head + BEGIN + text + END + tail, encoding="utf-8")
-
-
-def check(architectures: Sequence[str] = ARCHITECTURES) -> tuple[list[Row], int]:
-    """Reads every kernel and prints a line for each; returns them and how many have faults."""
     found, bad = rows(architectures), 0
     for row in found:
         problems = faults(row)
@@ -253,7 +235,7 @@ def check(architectures: Sequence[str] = ARCHITECTURES) -> tuple[list[Row], int]
             problems.append(f"moves {counted[0]:.0f} bytes a frame, {counted[1]:.0f} would do")
         bad += bool(problems)
         print(
-            f"{row.architecture} {row.kernel} {row.dtype}: {row.facts.registers} registers"
+            f"{row.architecture} CUDA {row.kernel} {row.dtype}: {row.facts.registers} registers"
             + "".join(f"\n  FAULT {problem}" for problem in problems),
             flush=True,
         )
@@ -261,24 +243,3 @@ def check(architectures: Sequence[str] = ARCHITECTURES) -> tuple[list[Row], int]
     if len(set(expected.values())) != 1:
         raise RuntimeError(f"kernels differ between architectures: {dict(expected)}")
     return found, bad
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m affectcodec.kernels.cuda_aot", description=__doc__
-    )
-    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="default: all")
-    parser.add_argument("--write", type=Path, help="Markdown file whose table is replaced")
-    arguments = parser.parse_args()
-    try:
-        found, bad = check(tuple(arguments.arch or ARCHITECTURES))
-    except RuntimeError as error:
-        sys.exit(str(error))
-    if arguments.write:
-        write(arguments.write, table(found))
-    print(f"{len(found)} kernels, {bad} with faults")
-    sys.exit(1 if bad else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,8 +2,9 @@
 """The gate on compiled kernels, and the table of them.
 
     python -m affectcodec.kernels.gate                         # every kernel and architecture
-    python -m affectcodec.kernels.gate --write docs/gpu.md     # and the table of that page
+    python -m affectcodec.kernels.gate --write docs/gpu.md     # and the tables of that page
 
+Triton kernels are compiled here, CUDA kernels are read out of the built module by ``cuda_aot``.
 Refused are spills and stack, matrix instructions that round the factors of a product, accesses
 below 16 bytes in the product loops of the aligned path, narrower stores besides them other than
 those of tokens and of sums over a tile, product loops that are not those of the model in
@@ -21,9 +22,10 @@ from time import perf_counter
 import click
 
 from affectcodec.config import BDRFSQConfig
-from affectcodec.kernels import objects
+from affectcodec.kernels import cuda_aot, objects
 from affectcodec.kernels.aot import RATES, TARGETS, Case, Row, rows
 from affectcodec.kernels.hardware import GPUS, Gpu
+from affectcodec.kernels.page import widths, write_table
 from affectcodec.kernels.plan import describe, make_plan
 from affectcodec.kernels.roofline import Loop, Prediction, Use, Work, predict, work
 
@@ -150,7 +152,10 @@ def faults(row: Row) -> list[str]:
             found.append(f"a product loop has accesses of {sorted(narrow)} bytes")
     short = {w: n for w, n in facts.stores.items() if w < WIDE}
     if sum(short.values()) > FEW_STORES:
-        found.append(f"stores below {WIDE} bytes: {_widths(short)}, at most {FEW_STORES} are small")
+        found.append(
+            f"{sum(short.values())} stores below {WIDE} bytes, at most {FEW_STORES} may be: "
+            f"{widths(short)}"
+        )
     found += differences(row)
     counted = traffic(row)
     if counted is not None and counted > MOST_TRAFFIC * floor(row):
@@ -158,10 +163,6 @@ def faults(row: Row) -> list[str]:
     if prediction(row).resident == 0:
         found.append("does not fit on a multiprocessor")
     return found
-
-
-def _widths(counts: dict[int, int]) -> str:
-    return " ".join(f"{n}x{width}" for width, n in sorted(counts.items(), reverse=True)) or "-"
 
 
 HEAD = (
@@ -178,26 +179,13 @@ def table(found: Sequence[Row]) -> str:
         share = "" if counted is None else f"{counted:.0f}, {counted / floor(row):.2f}"
         cells = (
             row.name if row.name == row.case.op else f"{row.case.op}: {row.name}",
-            row.case.label, row.architecture, f.registers, f.spills, f.shared, _widths(f.loads),
-            _widths(f.stores), f.fma, f.tensor_core, share,
+            row.case.label, row.architecture, f.registers, f.spills, f.shared, widths(f.loads),
+            widths(f.stores), f.fma, f.tensor_core, share,
             f"{expected.warps} of {expected.most_warps}",
             f"{1e6 * expected.seconds:.1f}, {expected.bound}",
         )  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-BEGIN, END = "<!-- compiled kernels: begin -->\n", "<!-- compiled kernels: end -->\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces what stands between the markers of a Markdown file."""
-    old = path.read_text(encoding="utf-8")
-    head, _, rest = old.partition(BEGIN)
-    _, marker, tail = rest.partition(END)
-    if not marker:
-        raise ValueError(f"{path}: the markers {BEGIN.strip()!r} and {END.strip()!r} are missing")
-    path.write_text(head + BEGIN + text + END + tail, encoding="utf-8")
 
 
 def check(
@@ -218,23 +206,68 @@ def check(
     return found, bad
 
 
+def check_cuda(architectures: Sequence[str], page: Path | None, *, needed: bool) -> tuple[int, int]:
+    """Reads the CUDA kernels for those of the architectures that they are for.
+
+    Args:
+        needed: whether it is an error if the module is not there.
+
+    Returns:
+        kernels, and those with faults.
+
+    Raises:
+        click.ClickException: ``needed``, and the module is not there.
+    """
+    names = tuple(name for name in architectures if name in cuda_aot.ARCHITECTURES)
+    if not names:
+        return 0, 0
+    try:
+        found, bad = cuda_aot.check(names)
+    except RuntimeError as error:
+        if needed:
+            raise click.ClickException(f"CUDA kernels were not judged: {error}") from error
+        print(f"CUDA kernels were not judged: {error}")
+        return 0, 0
+    if page:
+        write_table(page, "compiled CUDA kernels", cuda_aot.table(found))
+    return len(found), bad
+
+
 @click.command()
 @click.option("--arch", multiple=True, type=click.Choice(tuple(TARGETS)), help="Default: all.")
-@click.option("--op", multiple=True, help="encode, forward, backward, decode, ... Default: all.")
+@click.option("--op", multiple=True, help="encode, forward, backward, decode, ... of Triton alone.")
+@click.option(
+    "--backend", multiple=True, type=click.Choice(("triton", "cuda")),
+    help="Default: both; CUDA only where its module is built, except with --write.",
+)  # fmt: skip
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
-@click.option("--write", "page", type=click.Path(path_type=Path), help="Page with the table.")
-def main(arch: tuple[str, ...], op: tuple[str, ...], jobs: int, page: Path | None) -> None:
-    """Compile every kernel for every architecture and read what the compiler made of it.
+@click.option("--write", "page", type=click.Path(path_type=Path), help="Page with the tables.")
+def main(
+    arch: tuple[str, ...],
+    op: tuple[str, ...],
+    backend: tuple[str, ...],
+    jobs: int,
+    page: Path | None,
+) -> None:
+    """Judge every kernel for every architecture by what the compiler made of it.
 
-    No GPU is needed. The exit code is 1 where a kernel does not pass.
+    Triton kernels are compiled, CUDA kernels read out of the built module. No GPU is needed. The
+    exit code is 1 where a kernel does not pass.
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise click.UsageError("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
     start = perf_counter()
-    found, bad = check(arch or tuple(TARGETS), lambda case: not op or case.op in op, jobs)
-    if page:
-        write(page, table(found))
-    print(f"{len(found)} kernels in {perf_counter() - start:.0f} s, {bad} with faults")
+    architectures = arch or tuple(TARGETS)
+    kernels = bad = 0
+    if "cuda" in backend or not (backend or op):
+        needed = "cuda" in backend or page is not None
+        kernels, bad = check_cuda(architectures, page, needed=needed)
+    if "triton" in backend or not backend:
+        found, more = check(architectures, lambda case: not op or case.op in op, jobs)
+        kernels, bad = kernels + len(found), bad + more
+        if page:
+            write_table(page, "compiled kernels", table(found))
+    print(f"{kernels} kernels in {perf_counter() - start:.0f} s, {bad} with faults")
     sys.exit(1 if bad else 0)
 
 

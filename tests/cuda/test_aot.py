@@ -23,7 +23,7 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
 
 def gate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "affectcodec.kernels.cuda_aot", *arguments],
+        [sys.executable, "-m", "affectcodec.kernels.gate", "--backend", "cuda", *arguments],
         env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
         capture_output=True, text=True, timeout=500,
     )  # fmt: skip
