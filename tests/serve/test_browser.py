@@ -32,7 +32,7 @@ SAMPLES = Path(affectcodec.__file__).parent / "samples"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         not CHROMIUM, reason="no Chromium: install Debian's `chromium`, or set AFFECTCODEC_CHROMIUM"
     ),
@@ -85,7 +85,7 @@ def page(sound: Path, address: str) -> Iterator[Any]:
         )
         try:
             page = browser.new_page(viewport={"width": 1000, "height": 1000})
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(120_000)
             problems: list[str] = []
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
