@@ -310,14 +310,12 @@ def test_pieces_of_long_and_ragged_batches_come_back(layout, threads, inference,
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("off", [2**32, -(2**32), 2**31, -(2**31), -1])
+@pytest.mark.parametrize("off", [2**32, -(2**32), 2**31, -(2**31)])
 def test_no_id_wraps_into_a_possible_one(layout, off) -> None:
     tokens = make_tokens([6, 6])
     pattern = Pattern("flatten", Vocabulary.of(tokens, layout))
     ids = pattern.encode(tokens).ids
     ids[1, 1] += off
-    if 0 <= int(ids[1, 1]) < pattern.rows[0].offset + pattern.rows[0].size:
-        pytest.skip("another possible id of that place")
     with pytest.raises(ValueError, match="clip 1, frame 0"):
         pattern.decode(ids)
     assert pattern.decode(ids, errors="cut").lengths.tolist() == [6, 0]
