@@ -50,15 +50,22 @@ class Node:
             )
 
     def processes(self) -> list[int]:
-        """The raylet, its workers and what else carries the mark."""
-        found = []
+        """The raylet, its workers and what else descends from what carries the mark."""
+        found, parents = set(), {}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and self.mark.encode() in (
-                    (entry / "environ").read_bytes()
-                ):
-                    found.append(int(entry.name))
-        return found
+                if not entry.name.isdigit():
+                    continue
+                pid = int(entry.name)
+                # The name of a process, in parentheses, may hold spaces.
+                stat = (entry / "stat").read_text()
+                parents[pid] = int(stat.rpartition(")")[2].split()[1])
+                if self.mark.encode() in (entry / "environ").read_bytes():
+                    found.add(pid)
+        # Ray's workers write their title over their environment.
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found)
 
     def kill(self) -> int:
         """SIGKILL to all of it, as when a machine loses power; how many were hit."""
@@ -126,7 +133,7 @@ def _wait_for_port(address: str, seconds: float = 240) -> None:
         time.sleep(0.5)
 
 
-def wait_for_nodes(address: str, count: int, seconds: float = 300) -> None:
+def wait_for_nodes(address: str, count: int, seconds: float = 400) -> None:
     """Return once a cluster has exactly so many nodes alive.
 
     Raises:
