@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from affectcodec.tokens.batch import Tokens
-from affectcodec.tokens.reading import read_rows
+from affectcodec.tokens.reading import read_rows, read_whole
 from affectcodec.tokens.rows import check_present, digit, write_rows
 from affectcodec.tokens.vocabulary import Row, StageSubset, Vocabulary
 
@@ -209,7 +209,6 @@ class Pattern:
             ValueError: on a wrong shape, an impossible id, or stages that are not the first ones of
                 their block (see :meth:`decode_codes`).
         """
-        values, frames = self._read(ids, lengths, errors)
         subset = self.vocabulary.subset(self.stages)
         if any(kept != tuple(range(len(kept))) for kept in subset.values()):
             raise ValueError(
@@ -218,7 +217,15 @@ class Pattern:
             )
         quantizer = self.vocabulary.quantizer
         counts = {name: len(kept) for name, kept in subset.items()}
-        codes = self._composite(values, counts).transpose(1, 2).contiguous()
+        if isinstance(ids, Sequences):
+            lengths = ids.lengths
+            ids = ids.ids
+        whole = read_whole(self, ids, lengths, errors)
+        if whole is not None:
+            codes, frames = whole
+        else:
+            values, frames = read_rows(self, ids, lengths, errors)
+            codes = self._composite(values, counts).transpose(1, 2).contiguous()
         hop = self.vocabulary.hop_length
         if num_samples is None:
             num_samples = (frames - 1).clamp(min=0) * hop
@@ -245,7 +252,10 @@ class Pattern:
         Raises:
             ValueError: as :meth:`decode`.
         """
-        values, frames = self._read(ids, lengths, errors)
+        if isinstance(ids, Sequences):
+            lengths = ids.lengths
+            ids = ids.ids
+        values, frames = read_rows(self, ids, lengths, errors)
         return self._by_block(values), frames
 
     def _composite(self, values: Tensor, counts: dict[str, int]) -> Tensor:
@@ -278,11 +288,3 @@ class Pattern:
                     1, 2
                 )
         return found
-
-    def _read(
-        self, ids: Tensor | Sequences, lengths: Tensor | None, errors: str
-    ) -> tuple[Tensor, Tensor]:
-        if isinstance(ids, Sequences):
-            lengths = ids.lengths
-            ids = ids.ids
-        return read_rows(self, ids, lengths, errors)

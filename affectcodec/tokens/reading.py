@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from affectcodec.tokens.rows import read_composite
+
 if TYPE_CHECKING:
     from affectcodec.tokens.patterns import Pattern
 
@@ -18,15 +20,7 @@ def read_rows(
     pattern: Pattern, ids: Tensor, lengths: Tensor | None, errors: str
 ) -> tuple[Tensor, Tensor]:
     """Codes by row ``[B, T, S]``, 0 beyond a clip's frames, and the frames ``[B]``."""
-    if errors not in ("raise", "cut"):
-        raise ValueError(f"errors: wanted 'raise' or 'cut', got {errors!r}")
-    wanted = "[B, L]" if pattern.flat else f"[B, {len(pattern.rows)}, L]"
-    shape_ok = ids.ndim == (2 if pattern.flat else 3)
-    if not shape_ok or (not pattern.flat and ids.shape[1] != len(pattern.rows)):
-        raise ValueError(f"ids: wanted {wanted} for {pattern.name!r}, got {tuple(ids.shape)}")
-    if ids.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"ids: wanted int64 or int32, got {ids.dtype}")
-    content = _content(pattern, ids, lengths, errors)
+    content = _checked(pattern, ids, lengths, errors)
     if pattern.vocabulary.size < 2**31 and ids.dtype == torch.int64 and ids.numel():
         low, high = torch.aminmax(ids)
         if int(low) < 0 or int(high) >= pattern.vocabulary.size:
@@ -37,6 +31,39 @@ def read_rows(
     if any(offsets):
         values -= torch.tensor(offsets, dtype=values.dtype, device=values.device)
     return _validated(pattern, values, frames, errors)
+
+
+def read_whole(
+    pattern: Pattern, ids: Tensor, lengths: Tensor | None, errors: str
+) -> tuple[Tensor, Tensor] | None:
+    """Composite codes ``[B, K, T]`` and frames ``[B]`` of what is whole, in one pass.
+
+    None where :func:`read_rows` must look: another pattern than ``flatten``, blocks with different
+    stages, frames that are not whole, ids that are not possible at their place.
+    """
+    if pattern.name != "flatten":
+        return None
+    content = _checked(pattern, ids, lengths, errors)
+    rows = pattern.rows
+    chosen = set(pattern.vocabulary.subset(pattern.stages).values())
+    if len(chosen) != 1 or not ids.numel() or bool((content % len(rows)).any()):
+        return None
+    frames = content // len(rows)
+    codes = read_composite(ids, int(pattern.bos), frames, rows, pattern.vocabulary.quantizer)
+    return None if codes is None else (codes, frames)
+
+
+def _checked(pattern: Pattern, ids: Tensor, lengths: Tensor | None, errors: str) -> Tensor:
+    """Positions between bos and eos, ``[B]``, of ids whose shape and type are right."""
+    if errors not in ("raise", "cut"):
+        raise ValueError(f"errors: wanted 'raise' or 'cut', got {errors!r}")
+    wanted = "[B, L]" if pattern.flat else f"[B, {len(pattern.rows)}, L]"
+    shape_ok = ids.ndim == (2 if pattern.flat else 3)
+    if not shape_ok or (not pattern.flat and ids.shape[1] != len(pattern.rows)):
+        raise ValueError(f"ids: wanted {wanted} for {pattern.name!r}, got {tuple(ids.shape)}")
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"ids: wanted int64 or int32, got {ids.dtype}")
+    return _content(pattern, ids, lengths, errors)
 
 
 def _content(pattern: Pattern, ids: Tensor, lengths: Tensor | None, errors: str) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from affectcodec.config import BDRFSQConfig
 from affectcodec.tokens.batch import Tokens
+from affectcodec.tokens.chunks import Piece, each
 from affectcodec.tokens.vocabulary import Row
 
 Subset = dict[str, tuple[int, ...]]
@@ -41,16 +42,102 @@ def write_rows(out: Tensor, tokens: Tokens, rows: Sequence[Row], subset: Subset)
         own = [row for row in rows if row.block == block]
         stages = [row.stage for row in own]
         codes = take(tokens.codes[..., :frames], stages)
-        if block is not None:
-            codes = digit(codes, quantizer, block)
-        elif len(set(subset.values())) > 1:
-            codes = without_cut(codes, quantizer, stages, subset)
-        target = out[..., start : start + len(own)]
-        target.copy_(codes.transpose(1, 2))
-        offsets = [row.offset for row in own]
-        if any(offsets):
-            target += torch.tensor(offsets, device=out.device)
+        top = max(row.offset + row.size for row in own)
+        kind = torch.int64 if top > 2**31 - 1 else codes.dtype
+        offsets = torch.tensor([row.offset for row in own], dtype=kind, device=out.device)
+        _write(out[..., start : start + len(own)], codes, quantizer, block, stages, subset, offsets)
         start += len(own)
+
+
+def _write(
+    out: Tensor,
+    codes: Tensor,
+    quantizer: BDRFSQConfig,
+    block: str | None,
+    stages: list[int],
+    subset: Subset,
+    offsets: Tensor,
+) -> None:
+    """Ids ``[B, T, S]`` of codes ``[B, S, T]``, of one block or of all."""
+    moved = bool(offsets.any())
+
+    def work(piece: Piece) -> bool:
+        clips, steps = piece
+        found = codes[clips, :, steps]
+        if block is not None:
+            found = digit(found, quantizer, block)
+        elif len(set(subset.values())) > 1:
+            found = without_cut(found, quantizer, stages, subset)
+        if moved:
+            found = found + offsets[:, None]
+        target = out[clips, steps]
+        # Row by row: one copy of all would step through the few rows of a frame innermost.
+        for row in range(len(stages)):
+            target[..., row].copy_(found[:, row])
+        return True
+
+    each(work, codes.shape[0], codes.shape[2], codes.device)
+
+
+def read_composite(
+    ids: Tensor, first: int, frames: Tensor, rows: Sequence[Row], quantizer: BDRFSQConfig
+) -> Tensor | None:
+    """Composite codes ``[B, K, T]`` of ids that list all rows of a frame after one another.
+
+    Args:
+        ids: int32 or int64 ``[B, L]``.
+        first: where the first frame begins in every clip.
+        frames: int64 ``[B]``, frames of each clip; codes beyond them are 0.
+        rows: all of one composite layout, or for each block the same stages as for the others.
+
+    Returns:
+        None if an id is not possible at its place.
+    """
+    batch, top = ids.shape[0], int(frames.max())
+    own = len(dict.fromkeys(row.block for row in rows))
+    stages, device = len(rows) // own, ids.device
+    dtype = torch.int64 if quantizer.codebook_size > 2**31 else torch.int32
+    last = max(row.offset + row.size for row in rows)
+    narrow = dtype if last < 2**31 else torch.int64
+    offsets = torch.tensor([row.offset for row in rows], dtype=narrow, device=device)
+    bases = list(quantizer.token_bases().values()) if own > 1 else [1]
+    body = ids[:, first : first + top * len(rows)].unflatten(1, (top, len(rows)))
+    codes = torch.empty(batch, stages, top, dtype=dtype, device=device)
+    even, moved = bool((frames == top).all()), bool(offsets.any())
+
+    def work(piece: Piece) -> bool:
+        clips, steps = piece
+        part = body[clips, steps]
+        values = torch.empty(part.shape[0], len(rows), part.shape[1], dtype=narrow, device=device)
+        # No id may wrap into a possible one, neither here nor less its offset.
+        if not _within(part, 0, 2**31 if narrow == torch.int32 else 2**63):
+            return False
+        for row in range(len(rows)):
+            values[:, row].copy_(part[..., row])
+        if moved:
+            values -= offsets[:, None]
+        if not even:
+            place = torch.arange(steps.start, steps.stop, device=device)
+            values.masked_fill_((place >= frames[clips, None])[:, None], 0)
+        for block, base in enumerate(bases):
+            found = values[:, block * stages : (block + 1) * stages]
+            if not _within(found, 0, rows[block * stages].size):
+                return False
+            if base != 1:
+                found *= base
+            if block:
+                values[:, :stages] += found
+        codes[clips, :, steps] = values[:, :stages]
+        return True
+
+    return codes if each(work, batch, top, device) else None
+
+
+def _within(values: Tensor, low: int, end: int) -> bool:
+    if not values.numel():
+        return True
+    least, most = torch.aminmax(values)
+    return int(least) >= low and int(most) < end
 
 
 def without_cut(

@@ -288,3 +288,34 @@ def test_codebooks_beyond_32_bits() -> None:
     for layout in LAYOUTS:
         pattern = Pattern("flatten", Vocabulary.of(tokens, layout))
         assert pattern.decode(pattern.encode(tokens)) == tokens
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("inference", [False, True])
+def test_pieces_of_long_and_ragged_batches_come_back(layout, threads, inference, monkeypatch):
+    from affectcodec.tokens import chunks
+
+    monkeypatch.setattr(chunks, "_PIECE", 16)
+    monkeypatch.setattr(chunks, "_WORTH_THREADS", 1)
+    torch.set_num_threads(threads)
+    for lengths in ([70, 70], [70, 3, 0, 41], [5] * 9):
+        tokens = make_tokens(lengths, seed=3)
+        pattern = Pattern("flatten", Vocabulary.of(tokens, layout))
+        with torch.inference_mode(inference):
+            sequences = pattern.encode(tokens)
+            back = pattern.decode(sequences, num_samples=tokens.num_samples)
+        assert back == tokens
+        assert pattern.decode(sequences.ids.int(), num_samples=tokens.num_samples) == tokens
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("off", [2**32, -(2**32), 2**31, -(2**31)])
+def test_no_id_wraps_into_a_possible_one(layout, off) -> None:
+    tokens = make_tokens([6, 6])
+    pattern = Pattern("flatten", Vocabulary.of(tokens, layout))
+    ids = pattern.encode(tokens).ids
+    ids[1, 1] += off
+    with pytest.raises(ValueError, match="clip 1, frame 0"):
+        pattern.decode(ids)
+    assert pattern.decode(ids, errors="cut").lengths.tolist() == [6, 0]
