@@ -51,6 +51,9 @@ def test_acoustic_swap_moves_the_bits_of_an_emotion_swap(stages: int, moved: int
     index = [(2 * t + 1) * 7 // 22 for t in range(11)]
     want = source.block_codes("acoustic")[:, :moved, index]
     assert torch.equal(found.block_codes("acoustic")[:, :moved], want)
+    late = swap_acoustic(to, source, last=True).block_codes("acoustic")
+    assert torch.equal(late[:, :-moved], to.block_codes("acoustic")[:, :-moved])
+    assert torch.equal(late[:, -moved:], source.block_codes("acoustic")[:, -moved:, index])
     bits = LIKE_SHIPPED.bits({"emotion": stages, "acoustic": moved})
     assert bits["emotion"] == bits["acoustic"]
 
