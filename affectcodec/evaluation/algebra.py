@@ -9,13 +9,15 @@ of speech (the same sentence where there is one). Both are cut to their speech, 
     coded      as they are
     emotion    with the emotion codes of the donor
     acoustic   with as many acoustic bits a frame of the donor, those of the first stages
+    detail     the same with those of the last stages
     neutral    with the emotion codes of a neutral clip of the speaker
     cut        with no emotion stage at all
 
 `moved` is the share of clips that a judge gives the donor's label, less the share that it gave it
 before; `margin` the change of its score for the donor's label less that for the own one, in
-deviations of that score over the coded clips. Both compare emotion with acoustic, paired, with a
-bootstrap over speakers. Stripping is measured by UAR and, where there are transcripts, WER.
+deviations of that score over the coded clips. Both compare emotion with acoustic and with detail,
+paired, with a bootstrap over speakers. Stripping is measured by UAR and, where there are
+transcripts, WER.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ from affectcodec.manifest import Clip, evenly, read_manifest
 from affectcodec.tokens import Tokens, strip_emotion, swap_emotion
 
 EMOTION, ACOUSTIC = "emotion", "acoustic"
-CONDITIONS = ("coded", "emotion", "acoustic", "neutral", "cut")
+CONDITIONS = ("coded", "emotion", "acoustic", "detail", "neutral", "cut")
+CONTROLS = ("acoustic", "detail")
 VERSION = 1
 
 
@@ -109,8 +112,9 @@ def speech_tokens(codec: AffectCodec, clip: Clip, stages: int) -> Tokens:
     return replace(tokens, codes=codes, lengths=frames, num_samples=(frames - 1) * hop)
 
 
-def swap_acoustic(to: Tokens, source: Tokens) -> Tokens:
-    """`to` with as many acoustic bits of `source` as an emotion swap moves: its first stages.
+def swap_acoustic(to: Tokens, source: Tokens, *, last: bool = False) -> Tokens:
+    """`to` with as many acoustic bits of `source` as an emotion swap moves: of its first stages, or
+    of its last.
 
     Raises:
         ValueError: unless the emotion bits of a frame are a whole number of acoustic stages.
@@ -127,7 +131,9 @@ def swap_acoustic(to: Tokens, source: Tokens) -> Tokens:
     codes = to.codes.clone()
     base = to.quantizer.token_bases()[ACOUSTIC]
     own, other = to.block_codes(ACOUSTIC), stretched.block_codes(ACOUSTIC)
-    codes[:, :count] += ((other - own)[:, :count] * base).to(codes.dtype)
+    kept = to.stages[ACOUSTIC]
+    span = slice(kept - count, kept) if last else slice(0, count)
+    codes[:, span] += ((other - own)[:, span] * base).to(codes.dtype)
     return replace(to, codes=codes)
 
 
@@ -146,6 +152,7 @@ def variants(clip: Tokens, donor: Tokens, neutral: Tokens) -> dict[str, Tokens]:
         "coded": clip,
         "emotion": swap_emotion(clip, donor),
         "acoustic": swap_acoustic(clip, donor),
+        "detail": swap_acoustic(clip, donor, last=True),
         "neutral": swap_emotion(clip, neutral),
         "cut": strip_emotion(clip),
     }
@@ -261,10 +268,11 @@ def compare(
             "margin": asdict(estimate(pulled[condition], weights)),
             "changed": float(np.mean(answers[condition] != answers["coded"])),
         }
-    out["emotion_over_acoustic"] = {
-        "moved": asdict(estimate(moved["emotion"] - moved["acoustic"], weights)),
-        "margin": asdict(estimate(pulled["emotion"] - pulled["acoustic"], weights)),
-    }
+    for control in CONTROLS:
+        out[f"emotion_over_{control}"] = {
+            "moved": asdict(estimate(moved["emotion"] - moved[control], weights)),
+            "margin": asdict(estimate(pulled["emotion"] - pulled[control], weights)),
+        }
     return out
 
 
@@ -313,8 +321,10 @@ def markdown(results: Mapping[str, Any]) -> str:
             ]
             for c in CONDITIONS
         ]
-        more = found["emotion_over_acoustic"]
-        rows.append(["emotion less acoustic", "", _shown(more["moved"]), _shown(more["margin"])])
+        for control in CONTROLS:
+            more = found[f"emotion_over_{control}"]
+            shown = [_shown(more["moved"]), _shown(more["margin"])]
+            rows.append([f"emotion less {control}", "", *shown])
         parts.append(f"{name}: {found['clips']} clips, {found['speakers']} speakers")
         parts.append(table(["condition", "UAR", "moved to the donor", "margin"], rows))
     for language, found in results["words"].items():

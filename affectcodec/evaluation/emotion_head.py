@@ -146,9 +146,16 @@ def fit_head(
     if len(classes) == 2:  # one row for two classes
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         bias = np.concatenate([-bias, bias]) / 2
-    parts = (mean, deviation, anchors, coefficients @ fold, bias)
     return EmotionHead(
-        reader, classes, *(torch.from_numpy(part) for part in parts), width, metadata
+        reader,
+        classes,
+        torch.from_numpy(mean),
+        torch.from_numpy(deviation),
+        torch.from_numpy(anchors),
+        torch.from_numpy(coefficients @ fold),
+        torch.from_numpy(bias),
+        width,
+        metadata,
     )
 
 

@@ -198,6 +198,10 @@ class EmotionReader(nn.Module):
         if tokens.frame_stages is not None:
             have = tokens.frame_stages[:, tokens.quantizer.names.index(BLOCK)].to(codes.device)
             found = found * (have[:, None] > index)[..., None]
+        if not tokens.num_frames:
+            nothing = self.table.new_zeros(0)
+            empty = Tracks(*[nothing] * 3, self._no_hidden(), self._no_state())
+            return [empty] * len(tokens)
         read = self.prosody(found.sum(1))
         state = torch.zeros_like(codes[:, 0])
         for stage in range(self.stages):

@@ -90,12 +90,15 @@ def read_clips(manifests: Sequence[Path], split: str, limit: int | None) -> list
     """
     found: list[Clip] = []
     for manifest in manifests:
-        own = read_manifest(manifest, split=split, limit=limit, needed=("path", "split"))
-        found += own
+        try:
+            found += read_manifest(manifest, split=split, limit=limit, needed=("path", "split"))
+        except ValueError as error:
+            # a list may lack a split that another has
+            if "no clip in split" not in str(error):
+                raise
     if not found:
-        raise ValueError(
-            f"manifests: no clip of the split {split!r} in {list(map(str, manifests))}"
-        )
+        names = [str(manifest) for manifest in manifests]
+        raise ValueError(f"manifests: no clip of the split {split!r} in {names}")
     return found
 
 

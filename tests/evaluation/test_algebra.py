@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from affectcodec.config import BDRFSQConfig, Block
 from affectcodec.evaluation.algebra import (
@@ -16,6 +18,7 @@ from affectcodec.evaluation.algebra import (
     Trio,
     compare,
     compare_words,
+    main,
     make_trios,
     markdown,
     speech_tokens,
@@ -48,6 +51,9 @@ def test_acoustic_swap_moves_the_bits_of_an_emotion_swap(stages: int, moved: int
     index = [(2 * t + 1) * 7 // 22 for t in range(11)]
     want = source.block_codes("acoustic")[:, :moved, index]
     assert torch.equal(found.block_codes("acoustic")[:, :moved], want)
+    late = swap_acoustic(to, source, last=True).block_codes("acoustic")
+    assert torch.equal(late[:, :-moved], to.block_codes("acoustic")[:, :-moved])
+    assert torch.equal(late[:, -moved:], source.block_codes("acoustic")[:, -moved:, index])
     bits = LIKE_SHIPPED.bits({"emotion": stages, "acoustic": moved})
     assert bits["emotion"] == bits["acoustic"]
 
@@ -150,3 +156,20 @@ def test_tokens_of_speech_alone(tmp_path: Path) -> None:
     tokens = speech_tokens(codec, clips[0], 4)
     assert codec.decode(tokens).shape[-1] == int(tokens.num_samples[0])
     assert int(tokens.lengths[0]) == tokens.num_frames <= 62
+
+
+@pytest.mark.slow
+def test_one_command(tmp_path: Path) -> None:
+    manifest = corpus(tmp_path, train=3, test=2)
+    tiny_codec().save_pretrained(tmp_path / "weights")
+    arguments = [
+        str(manifest), "--weights", str(tmp_path / "weights"), "--words", "0", "--quiet",
+        "--judge", "egemaps_svm", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "kept"),
+    ]  # fmt: skip
+    first = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    found = json.loads((tmp_path / "out" / "algebra.json").read_text())["judges"]["egemaps_svm"]
+    assert found["clips"] == 12 and found["speakers"] == 2
+    assert found["coded"]["changed"] == 0.0
+    again = CliRunner().invoke(main, arguments, catch_exceptions=False)  # from the store
+    assert again.output == first.output
