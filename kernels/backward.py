@@ -36,8 +36,8 @@ from affectcodec.kernels.stages import (
     join_groups,
     load_active,
     masked_value,
-    spread,
-    spread_mask,
+    over_channels,
+    over_frames,
     stages_on,
     step,
     turn,
@@ -151,7 +151,8 @@ def rows_kernel(
 
     if NEED_DZ:
         offset = b * dz_sb + t0 * dz_st + CHANNEL * dz_sd
-        offset += spread(along(n, dz_st, WIDE), along(d, dz_sd, WIDE), TURNED)
+        inside = over_frames(along(n, dz_st, WIDE), TURNED)
+        offset += inside + over_channels(along(d, dz_sd, WIDE), TURNED)
         for start in range(0, WIDTH, BD):
             here = start + d < WIDTH
             b_w = tl.load(
@@ -159,7 +160,7 @@ def rows_kernel(
                 mask=here[None, :], other=0.0,
             )  # fmt: skip
             out = turn(tl.dot(h_all, b_w, input_precision=PRECISION), TURNED)
-            mask = spread_mask(valid, here, TURNED)
+            mask = over_frames(valid, TURNED) & over_channels(here, TURNED)
             tl.store(dz + offset, out.to(dz.dtype.element_ty), mask=mask)
             offset += step(BD, dz_sd, WIDE)
 
@@ -218,16 +219,16 @@ def weights_kernel(
             b_v = tl.load(v_rows + frame[:, None] + cg[None, :], mask=(cg < C)[None, :], other=0.0)
             summed = (tl.dot(total, b_v, outof[r], input_precision=PRECISION),) + summed
         outof = summed
-    to = partial + slab * partial_stride
-    inside = d < LD
-    mask = spread_mask(inside, c < C, TURNED)
-    tl.store(to + spread(d, c * LD, TURNED), turn(into, TURNED), mask=mask)
+    # Channels stand in the place of frames here: those of a column are next to each other.
+    to = partial + slab * partial_stride + over_frames(d, TURNED)
+    inside = over_frames(d < LD, TURNED)
+    tl.store(to + over_channels(c, TURNED) * LD, turn(into, TURNED), mask=inside)
     for r in tl.static_range(len(RATES)):
         cg = edge(RATES, r) * DP + tl.arange(0, group_stages(RATES, r, DP, KP) * DP)
         # Columns past the group belong to the next one; past the last stage nothing is read.
         own = cg < last_column(RATES, r, DP)
-        mask = spread_mask(inside, own, TURNED)
-        tl.store(to + spread(d, (C + cg) * LD, TURNED), turn(outof[r], TURNED), mask=mask)
+        mask = inside & over_channels(own, TURNED)
+        tl.store(to + (C + over_channels(cg, TURNED)) * LD, turn(outof[r], TURNED), mask=mask)
 
 
 @triton.jit

@@ -23,12 +23,12 @@ from affectcodec.kernels.stages import (
     group_stages,
     load_active,
     masked_value,
+    over_channels,
+    over_frames,
     overhangs,
     project,
     recurrence,
     split_groups,
-    spread,
-    spread_mask,
     stages_on,
     step,
     turn,
@@ -53,7 +53,8 @@ def write_latents(
     groups = split_groups(v, RATES, DP, KP, BN)
     n = tl.arange(0, BN)
     d = tl.arange(0, BD)
-    offset = base + spread(along(n, u_st, WIDE), along(d, u_sd, WIDE), TURNED)
+    offset = base + over_frames(along(n, u_st, WIDE), TURNED)
+    offset += over_channels(along(d, u_sd, WIDE), TURNED)
     for start in range(0, WIDTH, BD):
         here = start + d < WIDTH
         acc = tl.zeros((BN, BD), tl.float32)
@@ -68,12 +69,10 @@ def write_latents(
             else:
                 b_o = tl.load(o_tile)
             acc = tl.dot(groups[r], b_o, acc, input_precision=PRECISION)
-            if WIDTH % BD != 0:
-                mask = spread_mask(valid, here, TURNED)
-            elif TURNED:
-                mask = valid[None, :]
+            if WIDTH % BD == 0:
+                mask = over_frames(valid, TURNED)
             else:
-                mask = valid[:, None]
+                mask = over_frames(valid, TURNED) & over_channels(here, TURNED)
             tl.store(outs[r] + offset, turn(acc, TURNED).to(outs[r].dtype.element_ty), mask=mask)
         offset += step(BD, u_sd, WIDE)
 
@@ -112,9 +111,10 @@ def forward_block(
     c = tl.arange(0, C)
     if SAVE:
         row = get(PLAN, g, "row") + c // DP * DIMS + c % DP
-        kept = spread_mask(valid, (c % DP < DIMS) & (c // DP < K), TURNED)
-        to = saved + spread(saved_offset(frame, ROWS), row * UNIT, TURNED)
-        tl.store(to, turn(x, TURNED), mask=kept)
+        kept = over_frames(valid, TURNED)
+        kept = kept & over_channels((c % DP < DIMS) & (c // DP < K), TURNED)
+        first = saved + over_frames(saved_offset(frame, ROWS), TURNED)
+        tl.store(first + over_channels(row * UNIT, TURNED), turn(x, TURNED), mask=kept)
     v = entry_of(digit, weights + get(PLAN, g, "value") + c, C, get(PLAN, g, "most"))
     v = masked_value(x, v, stages_on(active, c, K, DP, MASKED), c, DP, DIMS)
     write_latents(

@@ -57,26 +57,26 @@ def step(count: tl.constexpr, stride, WIDE: tl.constexpr):
 
 
 @triton.jit
-def spread(n, d, TURNED: tl.constexpr):
-    """Offsets ``n`` of frames plus ``d`` of channels, ``[BN, BD]``, or ``[BD, BN]`` if turned."""
+def over_frames(n, TURNED: tl.constexpr):
+    """``n [BN]`` along the frames of a tile ``[BN, BD]``, or of ``[BD, BN]`` if turned."""
     if TURNED:
-        return n[None, :] + d[:, None]
+        return n[None, :]
     else:
-        return n[:, None] + d[None, :]
+        return n[:, None]
 
 
 @triton.jit
-def spread_mask(n, d, TURNED: tl.constexpr):
-    """Where both masks hold, in the shape of :func:`spread`."""
+def over_channels(d, TURNED: tl.constexpr):
+    """``d [BD]`` along the other dim of what :func:`over_frames` takes."""
     if TURNED:
-        return n[None, :] & d[:, None]
+        return d[:, None]
     else:
-        return n[:, None] & d[None, :]
+        return d[None, :]
 
 
 @triton.jit
 def turn(x, TURNED: tl.constexpr):
-    """``x [BN, BD]`` in the shape of :func:`spread`."""
+    """``x [BN, BD]``, transposed if turned."""
     if TURNED:
         return tl.trans(x)
     else:
