@@ -199,9 +199,7 @@ class EmotionReader(nn.Module):
             have = tokens.frame_stages[:, tokens.quantizer.names.index(BLOCK)].to(codes.device)
             found = found * (have[:, None] > index)[..., None]
         if not tokens.num_frames:
-            nothing = self.table.new_zeros(0)
-            empty = Tracks(*[nothing] * 3, self._no_hidden(), self._no_state())
-            return [empty] * len(tokens)
+            return [self._empty()] * len(tokens)
         read = self.prosody(found.sum(1))
         state = torch.zeros_like(codes[:, 0])
         for stage in range(self.stages):
@@ -224,15 +222,14 @@ class EmotionReader(nn.Module):
         """Statistics ``[B, n]``, float32."""
         rows = [statistics(own, self.states, self.frame_rate) for own in self.tracks(tokens)]
         if not rows:
-            empty = Tracks(*[self.table.new_zeros(0)] * 3, self._no_hidden(), self._no_state())
-            return statistics(empty, self.states, self.frame_rate)[None][:0]
+            return statistics(self._empty(), self.states, self.frame_rate)[None][:0]
         return torch.stack(rows)
 
-    def _no_hidden(self) -> Tensor:
-        return self.table.new_zeros(0, self.prosody.out.in_features)
-
-    def _no_state(self) -> Tensor:
-        return torch.zeros(0, dtype=torch.int64, device=self.table.device)
+    def _empty(self) -> Tracks:
+        none = self.table.new_zeros(0)
+        hidden = self.table.new_zeros(0, self.prosody.out.in_features)
+        state = torch.zeros(0, dtype=torch.int64, device=self.table.device)
+        return Tracks(none, none, none, hidden, state)
 
 
 def _before(codec: AffectCodec, stage: int, counts: dict[str, int]) -> Tensor:

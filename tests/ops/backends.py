@@ -22,6 +22,8 @@ class Candidate:
         ordered_sums: whether a product sums in one order whatever stands beside it. Triton's
             interpreter leaves that to NumPy.
         rounds_bfloat16: whether a float32 is rounded to bfloat16; Triton's interpreter truncates.
+        reads_subnormals: whether a subnormal bfloat16 is read as what it is; Triton's interpreter
+            widens it wrongly.
         quick: whether it can be given every combination of a large test.
     """
 
@@ -29,6 +31,7 @@ class Candidate:
     checks_tokens: bool = True
     ordered_sums: bool = True
     rounds_bfloat16: bool = True
+    reads_subnormals: bool = True
     quick: bool = True
 
     def some(self, frames: int) -> int:
@@ -41,7 +44,12 @@ CANDIDATES = {
     for row in (
         Candidate("cpu"),
         Candidate(
-            "triton", checks_tokens=False, ordered_sums=False, rounds_bfloat16=False, quick=False
+            "triton",
+            checks_tokens=False,
+            ordered_sums=False,
+            rounds_bfloat16=False,
+            reads_subnormals=False,
+            quick=False,
         ),
     )
 }

@@ -319,6 +319,8 @@ def test_half_precision_is_read_and_rounded_as_torch_does(
         block.scale_logit.fill_(0.5)
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     z = bits.view(dtype).reshape(1, 1, -1)
+    if dtype is torch.bfloat16 and not backend.reads_subnormals:
+        z = torch.where(z.float().abs() < torch.finfo(torch.float32).tiny, 0.0, z.float()).to(dtype)
     z = z.mT.contiguous() if channels_last else z
     assert torch.equal(
         q.encode(z, channels_last=channels_last), q.encode(z.float(), channels_last=channels_last)
