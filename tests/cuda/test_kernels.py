@@ -33,35 +33,13 @@ from tests.ops.test_kernel_values import (  # noqa: F401
     test_expanded_and_transposed_gradients_are_read_right,
     test_frozen_latent_and_frozen_parameters,
     test_gradients_of_some_outputs_alone,
+    test_latents_tokens_and_rates,
     test_odd_strides_and_expanded_input,
     test_outputs_into_given_tensors,
     test_tokens_are_those_of_the_specification,
 )
 
 pytestmark = pytest.mark.usefixtures("shim_kernels")
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("channels_last", [False, True], ids=["BDT", "BTD"])
-@pytest.mark.parametrize("name", ["default", "odd", "clamp"])
-def test_latents_tokens_and_rates(name: str, channels_last: bool, dtype: torch.dtype) -> None:
-    """That of the CPU, but for decoding, which there gives the very bits of a 16-bit latent."""
-    config = CONFIGS[name]
-    q = quantizer(config)
-    rates = tuple(range(1, config.num_stages + 1))
-    z = settled(q, latent(config, 2, 70, channels_last).to(dtype).float(), channels_last).to(dtype)
-    out = q(z, rates=rates, channels_last=channels_last)
-    with use_backend("reference"):
-        want = specification(q)(z.double(), rates=rates, channels_last=channels_last)
-    assert torch.equal(out.tokens, q.encode(z, channels_last=channels_last))
-    assert torch.equal(out.tokens, want.tokens)
-    assert out.latent.dtype == dtype
-    tolerance = {torch.float32: 2e-6, torch.bfloat16: 5e-3, torch.float16: 6e-4}[dtype]
-    decoded = q.decode(out.tokens, channels_last=channels_last)
-    assert_close(decoded, want.latent, "decoded", 2e-6)
-    assert_close(out.latent, want.latent, "latent", tolerance)
-    for rate in rates:
-        assert_close(out.rates[rate], want.rates[rate], f"rate {rate}", tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

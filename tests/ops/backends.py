@@ -19,9 +19,9 @@ class Candidate:
     Attributes:
         checks_tokens: whether decoding refuses a value that is no token. A GPU would have to wait
             for its answer, so kernels for one make a NaN of that frame instead.
-        ordered_sums: whether a product sums in one order whatever stands beside it. Triton's
-            interpreter leaves that to NumPy.
         rounds_bfloat16: whether a float32 is rounded to bfloat16; Triton's interpreter truncates.
+        narrow_is_rounded: whether a latent is what decoding gives in float32, rounded. Tensor cores
+            sum in another order, and NumPy under the interpreter in whatever order it likes.
         reads_subnormals: whether a subnormal bfloat16 is read as what it is; Triton's interpreter
             widens it wrongly.
         quick: whether it can be given every combination of a large test.
@@ -29,8 +29,8 @@ class Candidate:
 
     name: str
     checks_tokens: bool = True
-    ordered_sums: bool = True
     rounds_bfloat16: bool = True
+    narrow_is_rounded: bool = True
     reads_subnormals: bool = True
     quick: bool = True
 
@@ -46,8 +46,8 @@ CANDIDATES = {
         Candidate(
             "triton",
             checks_tokens=False,
-            ordered_sums=False,
             rounds_bfloat16=False,
+            narrow_is_rounded=False,
             reads_subnormals=False,
             quick=False,
         ),
