@@ -60,22 +60,54 @@ static void load_rows_of(const View& v, const Unit& unit, int64_t channel, int c
 }
 
 // Past the caches at once: an output larger than they are would only push the weights out.
-AC_INLINE void stream_run(const float* from, int count, float* to) {
+AC_INLINE void stream(float* to, Floats v) {
 #if defined(__AVX512F__)
-  for (int i = 0; i < count; i += 16) _mm512_stream_ps(to + i, _mm512_loadu_ps(from + i));
+  _mm512_stream_ps(to, (__m512)v);
 #elif defined(__AVX2__)
-  for (int i = 0; i < count; i += 8) _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+  _mm256_stream_ps(to, (__m256)v);
 #elif defined(__SSE2__)
-  for (int i = 0; i < count; i += 4) _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
+  _mm_stream_ps(to, (__m128)v);
 #else
-  for (int i = 0; i < count; ++i) to[i] = from[i];
+  store(to, v);
 #endif
+}
+
+AC_INLINE void stream_run(const float* from, int count, float* to) {
+  for (int i = 0; i < count; i += kLanes) stream(to + i, load(from + i));
 }
 
 // Whether a run is made of whole lines of an output that is streamed.
 AC_INLINE bool streams(const View& v, const void* to, int count) {
   return v.stream && v.type == Type::kFloat32 && count % 16 == 0 &&
          (reinterpret_cast<uintptr_t>(to) & 63) == 0;
+}
+
+// A whole unit of one sample, with one bias a channel: the usual case of a large float32 output.
+static void store_whole_unit(const View& v, const Run& run, int64_t channel, int channels,
+                             const float* from, const float* bias) {
+  float* to = static_cast<float*>(v.data) + run.b * v.stride_b + run.t + channel * v.stride_d;
+  for (int c = 0; c < channels; ++c, from += kUnit, to += v.stride_d) {
+    const Floats add = fill(bias ? bias[c] : -0.0f);
+    if (streams(v, to, kUnit)) {
+      for (int i = 0; i < kUnit; i += kLanes) stream(to + i, load(from + i) + add);
+      continue;
+    }
+    int i = 0;
+#if defined(__AVX512F__)
+    // Stores that share no line: the part before the first whole line, whole lines, the rest.
+    const int head = static_cast<int>(-reinterpret_cast<uintptr_t>(to) & 63) / 4;
+    if (head) {
+      const __mmask16 first = static_cast<__mmask16>((1u << head) - 1);
+      _mm512_mask_storeu_ps(to, first, (__m512)(load(from) + add));
+      for (i = head; i + kLanes <= kUnit; i += kLanes) store(to + i, load(from + i) + add);
+      const __mmask16 rest = static_cast<__mmask16>((1u << (kUnit - i)) - 1);
+      const Floats last = (Floats)_mm512_maskz_loadu_ps(rest, from + i) + add;
+      _mm512_mask_storeu_ps(to + i, rest, (__m512)last);
+      continue;
+    }
+#endif
+    for (; i < kUnit; i += kLanes) store(to + i, load(from + i) + add);
+  }
 }
 
 template <typename T>
@@ -106,6 +138,10 @@ static void store_frames_of(const View& v, const Unit& unit, int64_t channel, in
   }
   bool uniform = true;
   for (int i = 1; i < unit.count; ++i) uniform = uniform && active[i] == active[0];
+  if (v.type == Type::kFloat32 && v.stride_t == 1 && unit.run[0].length == kUnit && uniform) {
+    const float* add = bias ? bias + active[0] * ld_bias + channel : nullptr;
+    return store_whole_unit(v, unit.run[0], channel, channels, from, add);
+  }
   for (int c = 0; c < channels; ++c, from += kUnit) {
     const float* row = from;
     if (bias) {
