@@ -34,7 +34,7 @@ from benchmarks import allocations, machine
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "streaming.md"
 REGION = ("<!-- streaming:figures -->\n", "<!-- /streaming -->")
 STREAMS = (1, 4, 16, 64, 256)
-ENGINES = ("native", "native-bfloat16", "onnx", "torch")
+ENGINES = ("native", "native-bfloat16", "onnx", "torch", "torch-compiled")
 _WARM_STEPS = 5
 _FEWEST_STEPS = 20
 

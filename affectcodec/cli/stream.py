@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from affectcodec.streaming import StreamingDecoder, StreamingEncoder
     from affectcodec.streaming.meter import Meter
 
-ENGINES = ("auto", "native", "native-bfloat16", "torch")
+# As streaming.engine.ENGINES, which would import torch before --help is printed.
+ENGINES = ("auto", "native", "native-bfloat16", "torch", "torch-compiled")
+
 _weights = click.option(
     "--weights",
     metavar="NAME|FOLDER",
@@ -28,7 +30,8 @@ _engine = click.option(
     type=click.Choice(ENGINES),
     default="auto",
     show_default=True,
-    help="What computes: native kernels, with weights of half the size, or PyTorch.",
+    help="What computes: native kernels, with weights of half the size, or PyTorch; compiled "
+    "takes up to a minute to start.",
 )
 _meter = click.option("--meter", is_flag=True, help="Rate and frame times on standard error.")
 _concealment = click.option(

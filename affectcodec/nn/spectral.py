@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short-time Fourier analysis and synthesis as plain products and a transposed convolution.
+"""Short-time Fourier analysis and synthesis as plain products.
 
 Both are written with fixed real bases, not with ``torch.stft``: the same code streams, exports and
 keeps explicit state. Frame ``t`` of the codec sees samples ``< (t + 1) * hop_length`` only.
@@ -109,7 +109,7 @@ class BufferAnalysis(nn.Module):
 
 
 class OverlapAddSynthesis(nn.Module):
-    """Inverse of :class:`ShortTimeAnalysis` by a transposed convolution, one hop of delay.
+    """Inverse of :class:`ShortTimeAnalysis`, one hop of delay.
 
     ``by_fft`` as of :class:`WindowedDFT`.
     """
@@ -126,9 +126,9 @@ class OverlapAddSynthesis(nn.Module):
             )
         self.hop_length, self.window, self.hop = hop_length, window, hop
         # Hann analysis and Hann synthesis: the squared windows add up to 3/8 of window / hop.
-        gain = 3 / 8 * window / hop
-        basis = inverse_dft_basis(window) / gain
-        self.register_buffer("basis", basis.unsqueeze(1).contiguous(), persistent=False)
+        self.gain = 3 / 8 * window / hop
+        basis = inverse_dft_basis(window) / self.gain
+        self.register_buffer("basis", basis.contiguous(), persistent=False)
         self.tail = _OverlapTail(window - hop)
 
     def forward(self, spectrum: Tensor, state: StreamState | None = None) -> Tensor:
@@ -136,19 +136,16 @@ class OverlapAddSynthesis(nn.Module):
 
         The output of frame ``t`` is the span ``[(t - 1) * hop_length, t * hop_length)``.
         """
-        if self.by_fft:
-            return self.tail(self._fast(spectrum), state)
-        wav = F.conv_transpose1d(spectrum.transpose(1, 2), self.basis, stride=self.hop)
-        return self.tail(wav.squeeze(1), state)
+        windows = self._fast(spectrum) if self.by_fft else torch.matmul(spectrum, self.basis)
+        spans = self.window // self.hop
+        parts = windows.unflatten(2, (spans, self.hop))
+        shifted = [F.pad(parts[:, :, i], (0, 0, i, spans - 1 - i)) for i in range(spans)]
+        return self.tail(torch.stack(shifted).sum(0).flatten(1), state)
 
     def _fast(self, spectrum: Tensor) -> Tensor:
         window = torch.hann_window(self.window, dtype=spectrum.dtype, device=spectrum.device)
-        gain = 3 / 8 * self.window / self.hop
-        pieces = torch.fft.irfft(torch.complex(*spectrum.chunk(2, -1)), self.window)
-        spans = self.window // self.hop
-        parts = (pieces * (window / gain)).unflatten(2, (spans, self.hop))
-        shifted = [F.pad(parts[:, :, i], (0, 0, i, spans - 1 - i)) for i in range(spans)]
-        return torch.stack(shifted).sum(0).flatten(1)
+        windows = torch.fft.irfft(torch.complex(*spectrum.chunk(2, -1)), self.window)
+        return windows * (window / self.gain)
 
 
 class _OverlapTail(History):

@@ -62,8 +62,9 @@ class StreamingDecoder:
         slots: streams the object can hold.
         concealment: what fills lost frames, see :mod:`affectcodec.streaming.concealment`:
             ``"predict"``, ``"repeat"`` or ``"silence"``.
-        engine: ``"native"``, ``"native-bfloat16"``, ``"torch"``, ``"auto"`` for the fastest there
-            is, or an engine of that many slots, such as ``affectcodec.export.runtime.OnnxDecoder``.
+        engine: ``"native"``, ``"native-bfloat16"``, ``"torch"``, ``"torch-compiled"``, ``"auto"``
+            for the fastest that computes in float32 without compiling, or an engine of that many
+            slots, such as ``affectcodec.export.runtime.OnnxDecoder``.
         threads: threads of the native engine.
 
     Raises:

@@ -70,8 +70,9 @@ class StreamingEncoder:
         stages, kbps: rate at the start of every stream, as ``AffectCodec.encode`` takes them.
         frames_per_packet: frames gathered into a packet; each one more adds 20 ms of latency.
         dtx: discontinuous transmission: of silence only one packet in eight frames is made.
-        engine: ``"native"``, ``"native-bfloat16"``, ``"torch"``, ``"auto"`` for the fastest there
-            is, or an engine of that many slots, such as ``affectcodec.export.runtime.OnnxEncoder``.
+        engine: ``"native"``, ``"native-bfloat16"``, ``"torch"``, ``"torch-compiled"``, ``"auto"``
+            for the fastest that computes in float32 without compiling, or an engine of that many
+            slots, such as ``affectcodec.export.runtime.OnnxEncoder``.
         threads: threads of the native engine.
 
     Raises:

@@ -80,7 +80,7 @@ class DecoderEngine(Engine, Protocol):
         """Audio ``[R, hop]`` of latents ``[R, D]``, one hop late."""
 
 
-ENGINES = ("auto", "native", "native-bfloat16", "torch")
+ENGINES = ("auto", "native", "native-bfloat16", "torch", "torch-compiled")
 
 
 def check_slots(slots: int) -> None:
@@ -100,7 +100,7 @@ def choose_engine(codec: AffectCodec, name: str) -> str:
     """
     if name not in ENGINES:
         raise ValueError(f"engine: wanted one of {list(ENGINES)}, got {name!r}")
-    if name == "torch":
+    if name.startswith("torch"):
         return name
     from affectcodec.runtime.native import RuntimeUnavailable, why_unavailable
 
@@ -119,10 +119,10 @@ def make_encoder(
     if not isinstance(name, str):
         return _given(name, slots)
     name = choose_engine(codec, name)
-    if name == "torch":
+    if name.startswith("torch"):
         from affectcodec.streaming.torch_engine import TorchEncoder
 
-        return TorchEncoder(codec, slots)
+        return TorchEncoder(codec, slots, compile=name == "torch-compiled")
     from affectcodec.runtime.native import NativeEncoder
 
     return NativeEncoder(codec, slots, threads, _precision(name))
@@ -135,10 +135,10 @@ def make_decoder(
     if not isinstance(name, str):
         return _given(name, slots)
     name = choose_engine(codec, name)
-    if name == "torch":
+    if name.startswith("torch"):
         from affectcodec.streaming.torch_engine import TorchDecoder
 
-        return TorchDecoder(codec, slots)
+        return TorchDecoder(codec, slots, compile=name == "torch-compiled")
     from affectcodec.runtime.native import NativeDecoder
 
     return NativeDecoder(codec, slots, threads, _precision(name))
