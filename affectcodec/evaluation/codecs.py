@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Codecs by name, as given on command lines.
 
-    affectcodec:1.5   the neural codec at 1.5 kbit/s
+    affectcodec:1.5   the neural codec at 1.5 kbit/s; affectcodec:1.5@native-bfloat16 by the native
+                      runtime with weights of half the size, @native with those there are
     LABEL:1.5         weights of LABEL: another checkpoint, or another codec (see `neural.py`)
     codec2:1300       Codec 2 (3200 2400 1600 1400 1300 1200 700C), 8 kHz inside
     codec2:1300@-26   the same with each clip brought to -26 dB before, and back after
@@ -70,8 +71,9 @@ def make_codecs(names: list[str], weights: Mapping[str, str | None]) -> list[Cod
         kind, _, argument = name.partition(":")
         if name in CONTROLS:
             codecs.append(CONTROLS[name]())
-        elif kind in weights and _is_number(argument):
-            codecs.append(load_codec(kind, float(argument), weights[kind], loaded))
+        elif kind in weights and _is_number(argument.partition("@")[0]):
+            kbps, _, engine = argument.partition("@")
+            codecs.append(load_codec(kind, float(kbps), weights[kind], loaded, engine))
         elif kind in BUILDERS and (kind == "codec2" or _is_number(argument)) and argument:
             codecs.append(BUILDERS[kind](argument))
         else:

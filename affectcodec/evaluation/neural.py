@@ -22,6 +22,7 @@ import torch
 
 from affectcodec.audio import resample
 from affectcodec.evaluation.baselines import SAMPLE_RATE, BaselineError, Coded
+from affectcodec.runtime import NativeCodec, RuntimeUnavailable
 
 # model_type -> class of transformers
 TRANSFORMERS_MODELS = {
@@ -34,15 +35,28 @@ TRANSFORMERS_MODELS = {
 
 
 class NeuralCodec:
-    """An `AffectCodec` (or anything with its `encode` and `decode`) at one bitrate."""
+    """An `AffectCodec` (or anything with its `encode` and `decode`) at one bitrate.
 
-    def __init__(self, codec: Any, kbps: float, *, label: str = "affectcodec") -> None:
-        self.codec, self.kbps, self.label = codec, kbps, label
-        self._fingerprint = f"{label}-{kbps:g}-{model_digest(codec)}"
+    Args:
+        engine: `""` for the codec itself; `"native"` or `"native-bfloat16"` for its native runtime.
+
+    Raises:
+        RuntimeUnavailable: the runtime was not built, or cannot run this codec.
+    """
+
+    def __init__(
+        self, codec: Any, kbps: float, *, label: str = "affectcodec", engine: str = ""
+    ) -> None:
+        self.kbps, self.label, self.engine = kbps, label, engine
+        self._fingerprint = f"{label}-{kbps:g}-{model_digest(codec)}{engine and '@' + engine}"
+        if engine:
+            precision = "bfloat16" if engine == "native-bfloat16" else "float32"
+            codec = NativeCodec(codec, precision=precision)
+        self.codec = codec
 
     @property
     def name(self) -> str:
-        return f"{self.label}:{self.kbps:g}"
+        return f"{self.label}:{self.kbps:g}{self.engine and '@' + self.engine}"
 
     @property
     def fingerprint(self) -> str:
@@ -218,16 +232,25 @@ class TransformersCodec:
         return out, self._count(codes, math.prod(self.model.config.quantization_levels))
 
 
-def load_codec(label: str, kbps: float, folder: str | None, loaded: dict[str, Any]) -> Any:
+NATIVE = ("native", "native-bfloat16")
+
+
+def load_codec(
+    label: str, kbps: float, folder: str | None, loaded: dict[str, Any], engine: str = ""
+) -> Any:
     """The codec of a label: this package's own unless its folder says otherwise.
 
     Args:
         folder: weights (None: the shipped ones).
         loaded: label -> model, filled here, so that several rates share one.
+        engine: one of `NATIVE` for this package's native runtime, else PyTorch.
 
     Raises:
-        BaselineError: the model refused to be used as a codec.
+        BaselineError: the model refused to be used as a codec, or its native runtime is not there.
+        ValueError: an engine of another name, or for the model of another package.
     """
+    if engine and engine not in NATIVE:
+        raise ValueError(f"codecs: wanted @ and one of {list(NATIVE)} after a rate, got {engine!r}")
     kind = model_type(folder) if folder else ""
     if label not in loaded:
         if kind:
@@ -237,7 +260,12 @@ def load_codec(label: str, kbps: float, folder: str | None, loaded: dict[str, An
 
             loaded[label] = AffectCodec.from_pretrained(folder)
     if not kind:
-        return NeuralCodec(loaded[label], kbps, label=label)
+        try:
+            return NeuralCodec(loaded[label], kbps, label=label, engine=engine)
+        except RuntimeUnavailable as error:
+            raise BaselineError(f"{label}: {error}") from error
+    if engine:
+        raise ValueError(f"codecs: @{engine} is for weights of this package, {label} holds {kind}")
     try:
         return TransformersCodec(loaded[label], kbps, label=label)
     except (OSError, AttributeError) as error:

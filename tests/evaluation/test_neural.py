@@ -22,6 +22,7 @@ from affectcodec.evaluation.neural import (
     model_digest,
     model_type,
 )
+from affectcodec.runtime import why_unavailable
 from tests.evaluation.sounds import voice
 
 needs_transformers = pytest.mark.skipif(
@@ -191,3 +192,17 @@ def test_a_folder_without_weights_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dac"}))
     with pytest.raises(ValueError, match="does not load"):
         make_codecs(["mine:1"], {"mine": str(tmp_path)})
+
+
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "")
+def test_the_native_runtime_is_a_codec_of_its_own() -> None:
+    names = ["affectcodec:1.5", "affectcodec:1.5@native", "affectcodec:1.5@native-bfloat16"]
+    plain, native, half = make_codecs(names, {"affectcodec": None})
+    assert [codec.name for codec in (plain, native, half)] == names
+    assert len({codec.fingerprint for codec in (plain, native, half)}) == 3
+    wav = voice(1.0)
+    waves = [codec.roundtrip(wav).wav for codec in (plain, native, half)]
+    assert not np.array_equal(waves[1], waves[2])
+    assert np.square(waves[1] - waves[0]).sum() < 1e-6 * np.square(waves[0]).sum()
+    with pytest.raises(ValueError, match="native-bfloat16"):
+        make_codecs(["affectcodec:1.5@fast"], {"affectcodec": None})
