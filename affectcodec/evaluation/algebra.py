@@ -22,7 +22,6 @@ transcripts, WER.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,9 +39,10 @@ from affectcodec.evaluation.bootstrap import draw_weights, estimate, interval
 from affectcodec.evaluation.campaign import ORIGINAL, content_hash, load_clip, measure_all
 from affectcodec.evaluation.codecs import make_codecs
 from affectcodec.evaluation.emotion import recalls
-from affectcodec.evaluation.evaluate import check_speakers, without_nan
+from affectcodec.evaluation.evaluate import check_speakers
 from affectcodec.evaluation.judges import JUDGES, FittedJudge
 from affectcodec.evaluation.measures import BY_NAME, Pair, find_measures
+from affectcodec.evaluation.runs import write_results
 from affectcodec.evaluation.store import Store, Value, default_cache, entry_key
 from affectcodec.evaluation.tables import table
 from affectcodec.evaluation.words import count_errors, error_rate
@@ -412,10 +412,7 @@ def main(
     }
     page = markdown(results)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(without_nan(results), indent=1, allow_nan=False)
-        (out / "algebra.json").write_text(text + "\n", encoding="utf-8")
-        (out / "algebra.md").write_text(page, encoding="utf-8")
+        write_results(out, "algebra", results, page)
     click.echo(page)
 
 
