@@ -27,12 +27,13 @@ import torch
 
 import affectcodec
 from affectcodec import AffectCodec
+from affectcodec.pages import replace_part
 from affectcodec.runtime import why_unavailable
 from affectcodec.streaming import StreamingDecoder, StreamingEncoder
 from benchmarks import allocations, machine
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "streaming.md"
-REGION = ("<!-- streaming:figures -->\n", "<!-- /streaming -->")
+MARKERS = ("<!-- streaming:figures -->", "<!-- /streaming -->")
 STREAMS = (1, 4, 16, 64, 256)
 ENGINES = ("native", "native-bfloat16", "onnx", "torch", "torch-compiled")
 _WARM_STEPS = 5
@@ -196,20 +197,6 @@ def markdown(rows: list[Row], counts: dict[str, dict[str, float]], about: str) -
     return "\n".join(lines) + "\n"
 
 
-def write_into(path: Path, table: str) -> None:
-    """Replace what stands between the markers.
-
-    Raises:
-        ValueError: if the file has no such markers.
-    """
-    text = path.read_text(encoding="utf-8")
-    before, found, rest = text.partition(REGION[0])
-    _, end, after = rest.partition(REGION[1])
-    if not found or not end:
-        raise ValueError(f"{path}: no region {REGION[0].strip()} ... {REGION[1]}")
-    path.write_text(before + found + table + end + after, encoding="utf-8")
-
-
 def engines_here(wanted: Sequence[str]) -> list[str]:
     """Those of ``wanted`` that can serve."""
     import importlib.util
@@ -288,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }  # fmt: skip
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if not (args.no_write or args.smoke):
-        write_into(args.docs, table)
+        replace_part(args.docs, *MARKERS, table)
     return 0
 
 

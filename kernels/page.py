@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from affectcodec.pages import replace_part
+
 
 def write_table(path: Path, name: str, text: str) -> None:
-    """Replaces what stands between ``<!-- name: begin -->`` and ``<!-- name: end -->``.
+    """Puts a table between ``<!-- name: begin -->`` and ``<!-- name: end -->``.
 
     Args:
         text: whole lines.
@@ -15,13 +17,7 @@ def write_table(path: Path, name: str, text: str) -> None:
     Raises:
         ValueError: the markers are missing.
     """
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-    old = path.read_text(encoding="utf-8")
-    head, _, rest = old.partition(begin)
-    _, marker, tail = rest.partition(end)
-    if not marker:
-        raise ValueError(f"{path}: the markers {begin.strip()!r} and {end.strip()!r} are missing")
-    path.write_text(head + begin + text + end + tail, encoding="utf-8")
+    replace_part(path, f"<!-- {name}: begin -->", f"<!-- {name}: end -->", text)
 
 
 def widths(counts: dict[int, int]) -> str:

@@ -149,7 +149,8 @@ def _compare(
 ) -> str:
     from affectcodec.evaluation.ablation import WEIGHTS
     from affectcodec.evaluation.ablation_report import compare, markdown
-    from affectcodec.evaluation.evaluate import Plan, collect, shown_path, without_nan
+    from affectcodec.evaluation.evaluate import Plan, collect
+    from affectcodec.evaluation.runs import shown_path, write_results
 
     labels = [run.label for run in runs]
     plan = Plan(
@@ -171,9 +172,7 @@ def _compare(
     command += ["--out", shown_path(out), "--steps", str(runs[0].config.steps)]
     page = markdown(compared, leakage, stated, shlex.join(command))
     results = {"budget": stated, "compared": compared, "leakage": leakage, "all": found.results}
-    text = json.dumps(without_nan(results), indent=1, allow_nan=False)
-    (out / "comparison.json").write_text(text + "\n", encoding="utf-8")
-    (out / "comparison.md").write_text(page, encoding="utf-8")
+    write_results(out, "comparison", results, page)
     return page
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -56,15 +55,10 @@ def probe(
     from tqdm import tqdm
 
     from affectcodec.codec import AffectCodec
-    from affectcodec.evaluation.evaluate import (
-        Plan,
-        check_speakers,
-        read_clips,
-        shown_path,
-        without_nan,
-    )
+    from affectcodec.evaluation.evaluate import Plan, check_speakers, read_clips
     from affectcodec.evaluation.probes import look_at, markdown, quantizer_facts, stages_at
     from affectcodec.evaluation.probes import probe as run_probes
+    from affectcodec.evaluation.runs import shown_path, write_results
     from affectcodec.evaluation.token_use import join
 
     set_threads(1)
@@ -104,8 +98,5 @@ def probe(
     }
     page = markdown(results)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(without_nan(results), indent=1, allow_nan=False)
-        (out / "probes.json").write_text(text + "\n", encoding="utf-8")
-        (out / "probes.md").write_text(page, encoding="utf-8")
+        write_results(out, "probes", results, page)
     click.echo(page)

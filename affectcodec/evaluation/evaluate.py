@@ -7,12 +7,9 @@ and fingerprints), results.md (the tables) and report.html (curves, bars, matric
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import math
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,13 @@ from affectcodec.evaluation.judges import JUDGES
 from affectcodec.evaluation.measures import available_measures, find_measures
 from affectcodec.evaluation.neural import NeuralCodec
 from affectcodec.evaluation.page import make_sounds, render
+from affectcodec.evaluation.runs import (
+    parse_comparisons,
+    parse_weights,
+    shown_path,
+    versions,
+    write_results,
+)
 from affectcodec.evaluation.store import Store, default_cache
 from affectcodec.evaluation.tables import markdown
 from affectcodec.manifest import Clip, evenly, read_manifest
@@ -88,34 +92,6 @@ class Plan:
     quiet: bool = False
 
 
-def parse_weights(values: Sequence[str]) -> dict[str, str | None]:
-    """`["PATH", "label=PATH"]` -> label -> path; "affectcodec" is always there."""
-    weights: dict[str, str | None] = {"affectcodec": None}
-    for value in values:
-        label, separator, path = value.partition("=")
-        if not separator:
-            label, path = "affectcodec", value
-        weights[label] = path
-    return weights
-
-
-def parse_comparisons(values: Sequence[str], codecs: Sequence[str]) -> list[tuple[str, str]]:
-    """`["a=b"]` -> pairs; without any, the default pairs whose codecs are both in the run.
-
-    Raises:
-        ValueError: a pair that names a codec outside the run.
-    """
-    if not values:
-        return [pair for pair in DEFAULT_COMPARISONS if set(pair) <= set(codecs)]
-    pairs = []
-    for value in values:
-        first, _, second = value.partition("=")
-        if first not in codecs or second not in codecs:
-            raise ValueError(f"compare: {value!r} wants NAME=NAME, both among {list(codecs)}")
-        pairs.append((first, second))
-    return pairs
-
-
 def read_clips(plan: Plan, split: str, limit: int | None) -> list[Clip]:
     """Clips of one split of all manifests that have it.
 
@@ -156,28 +132,6 @@ def check_speakers(train: Sequence[Clip], clips: Sequence[Clip]) -> None:
         )
 
 
-def versions() -> dict[str, str]:
-    """Version of each package that makes a figure."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def shown_path(value: str | Path) -> str:
-    """A path as it may stand in a public page: below the working folder, or its last two parts."""
-    path = Path(value)
-    if not path.is_absolute():
-        return str(value)
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(Path(*path.parts[-2:]))
-
-
 def shown_command(plan: Plan) -> str:
     """The command line that repeats the run, without what does not change its results."""
     parts = ["affectcodec", "evaluate", *(shown_path(path) for path in plan.manifests)]
@@ -200,15 +154,6 @@ def shown_command(plan: Plan) -> str:
     return shlex.join([*parts, "--out", shown_path(plan.out)])
 
 
-def without_nan(value: Any) -> Any:
-    """NaN -> None all the way down: NaN is not JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 @dataclass(frozen=True)
 class Collected:
     """All of a run: results as they are written, and what they were made of."""
@@ -226,7 +171,7 @@ def collect(plan: Plan) -> Collected:
     Raises: as `run`.
     """
     names = list(dict.fromkeys(plan.codecs or DEFAULT_CODECS))
-    comparisons = parse_comparisons(plan.compare, names)
+    comparisons = parse_comparisons(plan.compare, names, DEFAULT_COMPARISONS)
     if set(plan.matched) - set(names):
         raise ValueError(f"matched: got {list(plan.matched)}, wanted some of {names}")
     measures, not_installed = available_measures()
@@ -261,7 +206,7 @@ def collect(plan: Plan) -> Collected:
     results: dict[str, Any] = {
         "command": shown_command(plan),
         "split": plan.split,
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "not_measured": not_installed,
         "fingerprints": {codec.name: codec.fingerprint for codec in codecs},
         "delays": {name: asdict(delay) for name, delay in measured.delays.items()},
@@ -289,10 +234,8 @@ def run(plan: Plan) -> str:
     plan.out.mkdir(parents=True, exist_ok=True)
     found = collect(plan)
     results, codecs, clips = found.results, found.codecs, found.clips
-    text = json.dumps(without_nan(results), indent=1, allow_nan=False)
-    (plan.out / "results.json").write_text(text + "\n", encoding="utf-8")
     page = markdown(results)
-    (plan.out / "results.md").write_text(page, encoding="utf-8")
+    write_results(plan.out, "results", results, page)
     delays = {name: int(delay["samples"]) for name, delay in results["delays"].items()}
     html = render(
         results, page, sounds=make_sounds(codecs, delays), token_use=digit_shares(codecs, clips)

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.metadata
 import json
-import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,13 @@ from affectcodec.evaluation.reconstruct import (
     run,
 )
 from affectcodec.evaluation.report import markdown, summarise
+from affectcodec.evaluation.runs import (
+    parse_comparisons,
+    parse_weights,
+    shown_path,
+    versions,
+    write_results,
+)
 from affectcodec.manifest import Clip, evenly, read_manifest
 
 DEFAULT_CODECS = (
@@ -43,41 +48,6 @@ DEFAULT_CODECS = (
 # Each against the next lower rate that Codec 2 has; the table shows what both really used.
 DEFAULT_COMPARISONS = (("affectcodec:1.5", "codec2:1300"), ("affectcodec:3", "codec2:2400"))
 PACKAGES = ("affectcodec", "torch", "numpy", "pesq", "pystoi", "pyworld", "soxr", "soundfile")
-
-
-def parse_weights(values: Sequence[str]) -> dict[str, str | None]:
-    """`["PATH", "label=PATH"]` -> label -> path; "affectcodec" is always there."""
-    weights: dict[str, str | None] = {"affectcodec": None}
-    for value in values:
-        label, separator, path = value.partition("=")
-        if not separator:
-            label, path = "affectcodec", value
-        weights[label] = path
-    return weights
-
-
-def parse_comparisons(values: Sequence[str], codecs: Sequence[str]) -> list[tuple[str, str]]:
-    """`["a=b"]` -> pairs; without any, the default pairs whose codecs are both in the run."""
-    if not values:
-        return [pair for pair in DEFAULT_COMPARISONS if set(pair) <= set(codecs)]
-    pairs = []
-    for value in values:
-        first, _, second = value.partition("=")
-        if first not in codecs or second not in codecs:
-            raise ValueError(f"compare: {value!r} wants CODEC=CODEC, both among {list(codecs)}")
-        pairs.append((first, second))
-    return pairs
-
-
-def shown_path(value: str) -> str:
-    """A path as it may stand in a public page: below the working folder, or its last two parts."""
-    path = Path(value)
-    if not path.is_absolute():
-        return value
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(Path(*path.parts[-2:]))
 
 
 def shown_command(module: str, arguments: argparse.Namespace, paths: Sequence[str]) -> str:
@@ -146,25 +116,6 @@ def find_delays(
     return delays
 
 
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def without_nan(value: Any) -> Any:
-    """NaN -> None all the way down: NaN is not JSON."""
-    if isinstance(value, Mapping):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
@@ -184,7 +135,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     if arguments.jobs < 1:
         raise ValueError(f"jobs: got {arguments.jobs}, wanted 1 or more")
     names = [name for name in arguments.codecs.split(",") if name]
-    comparisons = parse_comparisons(arguments.compare, names)
+    comparisons = parse_comparisons(arguments.compare, names, DEFAULT_COMPARISONS)
     weights = parse_weights(arguments.weights)
     datasets = [name for name in arguments.datasets.split(",") if name]
     clips = read_manifest(
@@ -218,16 +169,14 @@ def evaluate(arguments: argparse.Namespace) -> str:
         "split": arguments.split,
         "datasets": datasets,
         "metrics_version": METRICS_VERSION,
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "fingerprints": {codec.name: codec.fingerprint for codec in codecs},
         "delays": {name: asdict(delay) for name, delay in delays.items()},
         "results": summary,
     }
-    text = json.dumps(without_nan(results), indent=1, allow_nan=False)
-    (out / "results.json").write_text(text + "\n", encoding="utf-8")
     title = f"Reconstruction, {arguments.split} split"
     page = markdown(summary, title=title, command=command, delays=delays)
-    (out / "results.md").write_text(page, encoding="utf-8")
+    write_results(out, "results", results, page)
     return page
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from affectcodec.evaluation.runs import without_nan
+
 Value = dict[str, Any] | np.ndarray
 """A JSON object (NaN allowed, kept as null) or a float32 array."""
 
@@ -53,7 +55,7 @@ def pack(value: Value) -> bytes:
         return b"A" + buffer.getvalue()
     if not isinstance(value, Mapping):
         raise TypeError(f"store: got {type(value).__name__}, wanted a mapping or an array")
-    return b"J" + json.dumps(_without_nan(value), allow_nan=False).encode()
+    return b"J" + json.dumps(without_nan(value), allow_nan=False).encode()
 
 
 def unpack(data: bytes) -> Value:
@@ -121,16 +123,6 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return None if math.isnan(value) else float(value)
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _with_nan(value: Any) -> Any:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -111,6 +110,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     from affectcodec.codec import AffectCodec
     from affectcodec.evaluation.reconstruct import load_clip
     from affectcodec.evaluation.reconstruction import shown_command
+    from affectcodec.evaluation.runs import write_results
     from affectcodec.manifest import read_manifest
 
     torch.set_num_threads(1)
@@ -127,11 +127,8 @@ def evaluate(arguments: argparse.Namespace) -> str:
     )
     page = markdown(report, command=command, clips=len(clips))
     if arguments.out:
-        out = Path(arguments.out)
-        out.mkdir(parents=True, exist_ok=True)
         data = {"command": command, "clips": len(clips), **report.to_dict()}
-        (out / "token_use.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        (out / "token_use.md").write_text(page, encoding="utf-8")
+        write_results(Path(arguments.out), "token_use", data, page)
     return page
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arrays of a codec in the order in which the native runtime reads them.
 
-``csrc/runtime/module.cpp`` reads the same numbers and arrays in the same order and checks every
+``csrc/runtime/assemble.cpp`` reads the same numbers and arrays in the same order and checks every
 size.
 """
 

@@ -24,6 +24,7 @@ from affectcodec.evaluation.alignment import active_frames
 from affectcodec.evaluation.metrics import pesq_wb, stoi
 from affectcodec.evaluation.pitch import f0_metrics, f0_track, spread_to_f0_frames
 from affectcodec.manifest import read_manifest
+from affectcodec.pages import replace_part
 from affectcodec.streaming import StreamingDecoder, StreamingEncoder
 from affectcodec.streaming.concealment import CONCEALMENTS
 from affectcodec.streaming.engine import Floats
@@ -31,7 +32,7 @@ from affectcodec.streaming.loss import LossModel
 
 SCORES = ("pesq_wb", "stoi", "f0_corr", "vuv_error")
 RECOVERY_FRAMES = 10
-_REGION = ("<!-- streaming:loss -->\n", "<!-- /streaming -->")
+_MARKERS = ("<!-- streaming:loss -->", "<!-- /streaming -->")
 _HEAD_FRAMES = 3  # never lost: a stream that never began cannot be concealed
 
 
@@ -144,20 +145,6 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_into(page: Path, table: str) -> None:
-    """Replace the part of a page that holds the table.
-
-    Raises:
-        ValueError: if the page has no such part.
-    """
-    text = page.read_text(encoding="utf-8")
-    before, start, rest = text.partition(_REGION[0])
-    _, end, after = rest.partition(_REGION[1])
-    if not start or not end:
-        raise ValueError(f"{page}: no part {_REGION[0].strip()} ... {_REGION[1]}")
-    page.write_text(before + start + table + end + after, encoding="utf-8")
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--split", default="dev", show_default=True)
@@ -197,7 +184,7 @@ def main(
     click.echo(table)
     if docs is not None:
         about = f"{len(clips)} clips of `{split}`, {kbps:g} kbit/s, packets of one frame:"
-        write_into(docs, f"{about}\n\n{table}\n")
+        replace_part(docs, *_MARKERS, f"{about}\n\n{table}\n")
     if json_path is not None:
         json_path.write_text(json.dumps([vars(row) for row in rows]) + "\n", encoding="utf-8")
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Marks that let one header serve host compilers, nvcc and hipcc.
+// Marks that let one header serve host compilers, nvcc and hipcc; names made of an instruction set.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__HIPCC__)
@@ -11,3 +11,9 @@
 #else
 #define AFFECTCODEC_HD static inline
 #endif
+
+// Of what a macro stands for, as in AC_JOIN(kernels_, AFFECTCODEC_ISA).
+#define AC_JOIN_(a, b) a##b
+#define AC_JOIN(a, b) AC_JOIN_(a, b)
+#define AC_TEXT_(a) #a
+#define AC_TEXT(a) AC_TEXT_(a)

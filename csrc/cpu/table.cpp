@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of one instruction set as a table, for dispatch.cpp.
+#include "../core/macros.h"
 #include "entry.h"
 
 namespace affectcodec {
 namespace cpu {
-
-#define AC_JOIN_(a, b) a##b
-#define AC_JOIN(a, b) AC_JOIN_(a, b)
-#define AC_TEXT_(a) #a
-#define AC_TEXT(a) AC_TEXT_(a)
 
 extern const Kernels AC_JOIN(kernels_, AFFECTCODEC_ISA);
 const Kernels AC_JOIN(kernels_, AFFECTCODEC_ISA) = {

@@ -270,7 +270,8 @@ __attribute__((noinline)) static void convolve(const Stack<T>& s, const Block<T>
       const T* row = x + (segment.row + f) * ld;
       T* to = y + (segment.row + f) * ld;
       const int oldest =
-          past ? static_cast<int>((segment.slot.ints[0] + f) % static_cast<int64_t>(past)) : 0;
+          past ? static_cast<int>((segment.slot.ints[kSlotFrames] + f) % static_cast<int64_t>(past))
+               : 0;
       for (ptrdiff_t c = 0; c < ld; c += lanes) {
         const Vec now = load_of(row + c);
         Vec sum = load_of(b.tap_bias + c);

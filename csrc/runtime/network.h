@@ -70,8 +70,11 @@ struct SlotLayout {
   int64_t bytes() const { return (ints + doubles) * 8 + padded_size(floats) * 4; }
 };
 
+// What a slot's integers and first float64 are; phase, position, F0 and voicing are the decoder's.
+enum { kSlotFrames = 0, kSlotPhase = 1, kSlotPosition = 2, kSlotF0 = 0, kSlotVoicing = 1 };
+
 struct Slot {
-  int64_t* ints;  // [0] frames so far
+  int64_t* ints;
   double* doubles;
   float* floats;
 };

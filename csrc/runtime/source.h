@@ -12,8 +12,6 @@ namespace {
 
 constexpr int64_t kCycle = int64_t{1} << 32;
 
-enum { kSlotFrames = 0, kSlotPhase = 1, kSlotPosition = 2, kSlotF0 = 0, kSlotVoicing = 1 };
-
 // round(hz * cycle / rate), ties to even: adding 1.5 * 2^52 leaves an integer in the mantissa.
 AC_INLINE int64_t phase_step(double hz, double per_hz) {
   const double magic = 6755399441055744.0;

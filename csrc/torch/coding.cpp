@@ -13,15 +13,6 @@ namespace {
 using cpu::DecodeJob;
 using cpu::EncodeJob;
 
-ScalarType token_type(const Plan& plan) { return plan.wide() ? ScalarType::Long : ScalarType::Int; }
-
-void check_tokens(const Tensor& out, const Plan& plan, const View& z) {
-  check(out.dim() == 3 && out.size(0) == z.batch && out.size(1) == plan.stages &&
-            out.size(2) == z.frames && out.scalar_type() == token_type(plan),
-        "out: wanted ", plan.wide() ? "int64" : "int32", " [", z.batch, ", ", plan.stages, ", ",
-        z.frames, "]");
-}
-
 void run_encode(const EncodeJob& job, const Kernels& kernels) {
   in_parallel(cpu::units_of(job.z.total()), kGrain, [&](int64_t begin, int64_t end) {
     kernels.encode(job, begin, end, scratch(*job.plan));
@@ -47,7 +38,7 @@ void encode_out(const Tensor& z, const Tensor& weights, const Ints& config, bool
   job.plan = &plan;
   job.weights = weights_of(weights, plan);
   job.z = view_of(z, plan, channels_last, "z");
-  check_tokens(out, plan, job.z);
+  check_tokens(out, plan, job.z.batch, job.z.frames, "out");
   job.tokens = token_view(out, true);
   run_encode(job, table());
 }
@@ -81,7 +72,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(const Tensor& z, const T
   std::vector<Tensor> latents;
   std::vector<View> views;
   for (size_t i = 0; i < ascending.size(); ++i) {
-    latents.push_back(make(latent_shape(v, plan, channels_last), z.scalar_type()));
+    latents.push_back(make(latent_shape(v.batch, v.frames, plan, channels_last), z.scalar_type()));
     views.push_back(output_view(latents.back(), plan, channels_last));
   }
   Tensor tokens = make({v.batch, plan.stages, v.frames}, token_type(plan));
@@ -110,17 +101,14 @@ void forward_out(const Tensor& z, const Tensor& weights, const Ints& config,
               own.stride_d == first.stride_d,
           "out: wanted latents of the same strides");
   }
-  check_tokens(tokens, plan, v);
+  check_tokens(tokens, plan, v.batch, v.frames, "tokens");
   run_forward(z, weights, plan, counts, ascending, views, channels_last, tokens, nullptr);
 }
 
 void run_decode(const Tensor& tokens, const Tensor& weights, const Plan& plan,
                 const std::optional<Tensor>& counts, bool channels_last, Tensor& out) {
   const Kernels& kernels = table();
-  check(tokens.dim() == 3 && tokens.size(1) >= 1 && tokens.size(1) <= plan.stages,
-        "tokens: wanted [B, K, T] with 1..", plan.stages, " stages");
-  check(tokens.scalar_type() == ScalarType::Int || tokens.scalar_type() == ScalarType::Long,
-        "tokens: wanted int32 or int64");
+  check_some_tokens(tokens, plan);
   DecodeJob job{};
   int64_t refused[2] = {0, 0};
   job.plan = &plan;
@@ -141,10 +129,7 @@ Tensor decode(const Tensor& tokens, const Tensor& weights, const Ints& config,
               const std::optional<Tensor>& counts, bool channels_last, ScalarType dtype) {
   const Plan& plan = plan_of(config);
   check(tokens.dim() == 3, "tokens: wanted [B, K, T]");
-  View shape;
-  shape.batch = tokens.size(0);
-  shape.frames = tokens.size(2);
-  Tensor out = make(latent_shape(shape, plan, channels_last), dtype);
+  Tensor out = make(latent_shape(tokens.size(0), tokens.size(2), plan, channels_last), dtype);
   run_decode(tokens, weights, plan, counts, channels_last, out);
   return out;
 }

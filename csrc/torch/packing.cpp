@@ -10,10 +10,7 @@ namespace ops {
 namespace {
 
 Tensor pack_bits(const Tensor& codes, int64_t bits) {
-  check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
-  check(codes.dim() == 1 && codes.is_contiguous(), "codes: expected one contiguous dimension");
-  const bool wide = codes.scalar_type() == ScalarType::Long;
-  check(wide || codes.scalar_type() == ScalarType::Int, "codes: expected int32 or int64");
+  const bool wide = check_codes(codes, bits);
   const auto count = static_cast<size_t>(codes.numel());
   const int width = static_cast<int>(bits);
   Tensor out =
@@ -35,18 +32,9 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
 }
 
 Tensor unpack_bits(const Tensor& data, int64_t bits, int64_t count, ScalarType dtype) {
-  check(bits >= 1 && bits <= affectcodec::kMaxBits, "bits: expected 1..63, got ", bits);
-  const bool wide = dtype == ScalarType::Long;
-  check(wide || (dtype == ScalarType::Int && bits <= 31),
-        "dtype: expected int64, or int32 for at most 31 bits");
-  check(data.scalar_type() == ScalarType::Byte && data.dim() == 1 && data.is_contiguous(),
-        "data: expected one contiguous dimension of uint8");
+  const bool wide = check_packed(data, bits, count, dtype);
   const int width = static_cast<int>(bits);
   const auto size = static_cast<size_t>(data.numel());
-  // By division first: an absurd count must neither overflow nor be allocated.
-  check(count >= 0 && static_cast<size_t>(count) <= size * 8 / static_cast<size_t>(bits) &&
-            affectcodec::packed_size(static_cast<size_t>(count), width) == size,
-        "data: ", size, " bytes are not ", count, " codes of ", bits, " bits");
   const auto* from = static_cast<const uint8_t*>(data.const_data_ptr());
   const size_t used = static_cast<size_t>(count) * static_cast<size_t>(bits) % 8;
   check(used == 0 || from[size - 1] >> used == 0,

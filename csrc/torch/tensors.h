@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the operators share: checks, views of tensors, plans, working memory,
-// threads. LibTorch's stable ABI only, so one build serves many torch versions.
+// What the operators on the CPU share: views of tensors, plans, working memory, threads.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <optional>
-#include <sstream>
-#include <stdexcept>
 #include <vector>
 
 #include "../cpu/kernels.h"
+#include "arguments.h"
 
 namespace affectcodec {
 namespace ops {
@@ -27,20 +23,6 @@ using cpu::kUnit;
 using cpu::TokenView;
 using cpu::Type;
 using cpu::View;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-using Ints = std::vector<int64_t>;
-
-// Raises RuntimeError with the message alone, which is for the user: no
-// function, file or line.
-template <typename... Parts>
-void check(bool sound, const Parts&... parts) {
-  if (sound) return;
-  std::ostringstream text;
-  (text << ... << parts);
-  throw std::runtime_error(text.str());
-}
 
 inline const Kernels& table() {
   const char* why = "";
@@ -126,19 +108,9 @@ inline Type type_of(const Tensor& t, const char* name) {
 }
 
 inline View view_of(const Tensor& t, const Plan& plan, bool channels_last, const char* name) {
-  check(t.dim() == 3, name, ": wanted three dimensions, got ", t.dim());
-  const int channel = channels_last ? 2 : 1, frame = channels_last ? 1 : 2;
-  check(t.size(channel) == plan.width, name, ": wanted ", plan.width, " channels in dim ", channel,
-        ", got ", t.size(channel));
-  View v;
+  View v = latent_like<View>(t, plan, channels_last, name);
   v.type = type_of(t, name);
-  v.data = const_cast<void*>(t.const_data_ptr());
-  v.batch = t.size(0);
-  v.frames = t.size(frame);
   v.channels = plan.width;
-  v.stride_b = t.stride(0);
-  v.stride_t = t.stride(frame);
-  v.stride_d = t.stride(channel);
   // A step between single frames or samples is never taken, but decides how
   // memory is walked.
   if (v.frames == 1) v.stride_t = v.stride_d * plan.width;
@@ -154,40 +126,14 @@ inline View output_view(Tensor& t, const Plan& plan, bool channels_last) {
 }
 
 inline TokenView token_view(const Tensor& t, bool writable) {
-  TokenView v;
-  v.wide = t.scalar_type() == ScalarType::Long;
-  v.data = writable ? t.mutable_data_ptr() : const_cast<void*>(t.const_data_ptr());
-  v.stride_b = t.stride(0);
-  v.stride_k = t.stride(1);
-  v.stride_t = t.stride(2);
+  TokenView v = tokens_like<TokenView>(t);
+  if (writable) v.data = t.mutable_data_ptr();
   return v;
 }
 
 inline Counts counts_of(const std::optional<Tensor>& t, const Plan& plan, int64_t batch,
                         int64_t frames) {
-  Counts c;
-  if (!t) return c;
-  check(t->scalar_type() == ScalarType::Long, "counts: wanted int64");
-  check((t->dim() == 2 || (t->dim() == 3 && t->size(2) == frames)) && t->size(0) == batch &&
-            t->size(1) == plan.blocks,
-        "counts: wanted [", batch, ", ", plan.blocks, "] or [", batch, ", ", plan.blocks, ", ",
-        frames, "]");
-  c.data = static_cast<const int64_t*>(t->const_data_ptr());
-  c.stride_b = t->stride(0);
-  c.stride_g = t->stride(1);
-  c.stride_t = t->dim() == 3 ? t->stride(2) : 0;
-  return c;
-}
-
-inline std::vector<int32_t> rates_of(const Ints& asked, const Plan& plan) {
-  std::vector<int32_t> rates;
-  for (const int64_t rate : asked) {
-    check(rate > (rates.empty() ? 0 : rates.back()) && rate < plan.stages,
-          "rates: wanted ascending stage counts in 1..", plan.stages - 1);
-    rates.push_back(static_cast<int32_t>(rate));
-  }
-  rates.push_back(plan.stages);
-  return rates;
+  return t ? counts_like<Counts>(*t, plan, batch, frames) : Counts{};
 }
 
 // A contiguous tensor on the CPU, without the detour through the dispatcher.
@@ -226,11 +172,6 @@ inline Tensor make(const std::vector<int64_t>& shape, ScalarType type) {
                                                          shape.data(), strides, dtype,
                                                          aoti_torch_device_type_cpu(), 0, &made));
   return Tensor(made);
-}
-
-inline std::vector<int64_t> latent_shape(const View& v, const Plan& plan, bool channels_last) {
-  return channels_last ? std::vector<int64_t>{v.batch, v.frames, plan.width}
-                       : std::vector<int64_t>{v.batch, plan.width, v.frames};
 }
 
 }  // namespace ops

@@ -14,23 +14,12 @@ using cpu::BackwardJob;
 using cpu::BlockGradients;
 using cpu::BlockParameters;
 
-// The six parameters of each block: W, c, O, e, scale logit, shift.
-std::vector<BlockParameters> parameters_of(const std::vector<Tensor>& params, const Plan& plan) {
-  check(static_cast<int64_t>(params.size()) == 6 * plan.blocks, "params: wanted 6 tensors a block");
+std::vector<BlockParameters> blocks_of(const std::vector<Tensor>& params, const Plan& plan) {
+  const auto data = parameters_of(params, plan);
   std::vector<BlockParameters> blocks;
-  for (int g = 0; g < plan.blocks; ++g) {
-    const auto& b = plan.block[g];
-    const int64_t sizes[6] = {b.rows * b.width,      b.rows, b.rows * b.width,
-                              plan.stages * b.width, b.rows, b.rows};
-    const float* data[6];
-    for (int i = 0; i < 6; ++i) {
-      const Tensor& t = params[static_cast<size_t>(6 * g + i)];
-      check(t.scalar_type() == ScalarType::Float && t.is_contiguous() && t.numel() == sizes[i],
-            "params: tensor ", 6 * g + i, " must be contiguous float32 with ", sizes[i],
-            " elements");
-      data[i] = static_cast<const float*>(t.const_data_ptr());
-    }
-    blocks.push_back(BlockParameters{data[0], data[1], data[2], data[3], data[4], data[5]});
+  for (size_t i = 0; i < data.size(); i += kParameters) {
+    blocks.push_back(
+        BlockParameters{data[i], data[i + 1], data[i + 2], data[i + 3], data[i + 4], data[i + 5]});
   }
   return blocks;
 }
@@ -38,7 +27,7 @@ std::vector<BlockParameters> parameters_of(const std::vector<Tensor>& params, co
 Tensor fold(const std::vector<Tensor>& params, const Ints& config) {
   const Plan& plan = plan_of(config);
   const Kernels& kernels = table();
-  const auto blocks = parameters_of(params, plan);
+  const auto blocks = blocks_of(params, plan);
   Tensor weights = make({plan.floats}, ScalarType::Float);
   float* to = static_cast<float*>(weights.mutable_data_ptr());
   for (int g = 0; g < plan.blocks; ++g) {
@@ -59,7 +48,7 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   job.z = view_of(z, plan, channels_last, "z");
   job.counts = counts_of(counts, plan, job.z.batch, job.z.frames);
   const auto ascending = rates_of(rates, plan);
-  const auto blocks = parameters_of(params, plan);
+  const auto blocks = blocks_of(params, plan);
   const int64_t units = cpu::units_of(job.z.total());
   check(saved.scalar_type() == ScalarType::Float && saved.is_contiguous() &&
             saved.numel() == units * cpu::total_rows(plan) * kUnit,
@@ -77,8 +66,9 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   job.outputs = static_cast<int>(ascending.size());
   job.rates = ascending.data();
   job.grad = views.data();
-  Tensor dz = need_dz ? make(latent_shape(job.z, plan, channels_last), z.scalar_type())
-                      : make({0}, z.scalar_type());
+  Tensor dz =
+      need_dz ? make(latent_shape(job.z.batch, job.z.frames, plan, channels_last), z.scalar_type())
+              : make({0}, z.scalar_type());
   if (need_dz) job.dz = output_view(dz, plan, channels_last);
 
   // The number of slabs follows from the number of frames alone: sums must not
@@ -97,12 +87,9 @@ std::tuple<Tensor, std::vector<Tensor>> backward(
   std::vector<Tensor> out;
   std::vector<BlockGradients> to(static_cast<size_t>(plan.blocks));
   for (int g = 0; g < plan.blocks; ++g) {
-    const auto& b = plan.block[g];
-    float* data[6];
-    const std::vector<int64_t> shapes[6] = {{plan.stages, b.dims, b.width}, {plan.stages, b.dims},
-                                            {plan.stages, b.width, b.dims}, {plan.stages, b.width},
-                                            {plan.stages, b.dims},          {plan.stages, b.dims}};
-    for (int i = 0; i < 6; ++i) {
+    float* data[kParameters];
+    const auto shapes = gradient_shapes(plan, g);
+    for (size_t i = 0; i < kParameters; ++i) {
       out.push_back(make(shapes[i], ScalarType::Float));
       data[i] = static_cast<float*>(out.back().mutable_data_ptr());
     }

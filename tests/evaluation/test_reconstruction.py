@@ -18,12 +18,7 @@ from affectcodec.evaluation.baselines import Coded
 from affectcodec.evaluation.controls import PassThrough
 from affectcodec.evaluation.metrics import METRICS
 from affectcodec.evaluation.reconstruct import Row, RowStore, calibrate, run
-from affectcodec.evaluation.reconstruction import (
-    main,
-    parse_comparisons,
-    parse_weights,
-    shown_path,
-)
+from affectcodec.evaluation.reconstruction import main
 from affectcodec.evaluation.report import summarise, verdict
 from affectcodec.manifest import Clip, read_manifest
 
@@ -210,11 +205,3 @@ def test_command_names_what_is_wrong(
             main([*common, *extra])
         assert says in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
-
-
-def test_small_parsers(tmp_path: Path) -> None:
-    assert parse_weights(["runs/a", "rvq=runs/b"]) == {"affectcodec": "runs/a", "rvq": "runs/b"}
-    codecs = ["affectcodec:1.5", "codec2:1300", "codec2:2400"]
-    assert parse_comparisons([], codecs) == [("affectcodec:1.5", "codec2:1300")]
-    assert shown_path("/somewhere/else/data/manifest.csv") == "data/manifest.csv"
-    assert shown_path("data/manifest.csv") == "data/manifest.csv"

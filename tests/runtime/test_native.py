@@ -318,3 +318,46 @@ def test_unknown_layers_are_refused_by_name_and_left_to_pytorch() -> None:
 
 def test_the_preset_runs_natively() -> None:
     NativeCodec(AffectCodec(CodecConfig.preset()).eval().requires_grad_(False))
+
+
+SLOTS_WHILE_CODING = """
+import threading
+
+import numpy as np
+
+from affectcodec.runtime.native import NativeDecoder, NativeEncoder
+from tests.codec_fixtures import HOP, tiny_codec
+
+codec = tiny_codec()
+encoder, decoder = NativeEncoder(codec, 2), NativeDecoder(codec, 2)
+pcm = np.zeros((64, HOP), np.float32)
+latent = np.zeros((64, codec.config.quantizer.width), np.float32)
+done = threading.Event()
+
+
+def slots() -> None:
+    while not done.is_set():
+        for side in (encoder, decoder):
+            side.reset(1)
+            side.load_state(1, side.state(1))
+
+
+other = threading.Thread(target=slots)
+other.start()
+for _ in range(150):
+    encoder.encode([0], [64], pcm)
+    decoder.synthesize([0], [64], latent)
+done.set()
+other.join()
+"""
+
+
+def test_slots_are_reset_while_another_thread_codes() -> None:
+    """In a process of its own: one that waits for a lock with the interpreter held cannot end."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOTS_WHILE_CODING],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr.decode()
