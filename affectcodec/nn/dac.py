@@ -74,9 +74,10 @@ class SnakeEncoder(nn.Module):
         """``[B, T * hop_length] -> [B, T, D]``."""
         shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
         bands = emotion_bands(shape, level, self.analysis.per_frame)
+        features = torch.cat([bands, self.pitch(wav, state)], -1)
         hidden = {
             "acoustic": self.acoustic(wav[:, None], state).transpose(1, 2),
-            "emotion": self.emotion(torch.cat([bands, self.pitch(wav, state)], -1), state),
+            "emotion": self.emotion(features, state, dtype=wav.dtype),
         }
         if self.conditioning is not None:
             hidden["acoustic"] = self.conditioning(hidden["acoustic"], hidden["emotion"], state)
@@ -86,7 +87,8 @@ class SnakeEncoder(nn.Module):
         """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
         shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
         bands = emotion_bands(shape, level, self.analysis.per_frame)
-        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
+        features = torch.cat([bands, self.pitch(wav)], -1)
+        return self._block("emotion", self.emotion(features, dtype=wav.dtype))
 
     def _block(self, name: str, hidden: Tensor) -> Tensor:
         block = self.heads[name](hidden)

@@ -81,7 +81,11 @@ class StreamEncoder(nn.Module):
         )
 
     def features(self, wav: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters."""
+        """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters.
+
+        In the precision of the analysis, which the embedding of each branch keeps: see
+        :class:`affectcodec.nn.causal.CausalConvNeXt`.
+        """
         shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
         per_frame = self.analysis.per_frame
         frames = shape.shape[1] // per_frame
@@ -93,8 +97,8 @@ class StreamEncoder(nn.Module):
         """``[B, T * hop_length] -> [B, T, D]``."""
         acoustic, emotion = self.features(wav, state)
         hidden = {
-            "acoustic": self.acoustic(acoustic, state),
-            "emotion": self.emotion(emotion, state),
+            "acoustic": self.acoustic(acoustic, state, dtype=wav.dtype),
+            "emotion": self.emotion(emotion, state, dtype=wav.dtype),
         }
         if self.conditioning is not None:
             hidden["acoustic"] = self.conditioning(hidden["acoustic"], hidden["emotion"], state)
@@ -104,7 +108,8 @@ class StreamEncoder(nn.Module):
         """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
         shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
         bands = emotion_bands(shape, level, self.analysis.per_frame)
-        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
+        features = torch.cat([bands, self.pitch(wav)], -1)
+        return self._block("emotion", self.emotion(features, dtype=wav.dtype))
 
     def _block(self, name: str, hidden: Tensor) -> Tensor:
         block = self.heads[name](hidden)

@@ -264,10 +264,7 @@ class Encoder : public Streams {
   void encode(const IntArray& slots, const IntArray& frames, const FloatArray& pcm,
               py::array& tokens) {
     const Plan& plan = quantizer_.plan;
-    const int64_t rows = pcm.ndim() == 2 ? pcm.shape(0) : -1;
-    if (rows < 0 || pcm.shape(1) != net_.windows.hop) {
-      throw py::value_error("pcm: wanted [R, " + std::to_string(net_.windows.hop) + "]");
-    }
+    const int64_t rows = rows_of(pcm);
     const bool wide = plan.wide();
     const bool typed = wide ? py::isinstance<py::array_t<int64_t>>(tokens)
                             : py::isinstance<py::array_t<int32_t>>(tokens);
@@ -310,7 +307,43 @@ class Encoder : public Streams {
     });
   }
 
+  // What the quantizer would take: latents of `pcm` [R, hop] into `latent` [R, D].
+  void latents(const IntArray& slots, const IntArray& frames, const FloatArray& pcm,
+               FloatArray& latent) {
+    const int64_t rows = rows_of(pcm);
+    if (latent.ndim() != 2 || latent.shape(0) != rows || latent.shape(1) != net_.width) {
+      throw py::value_error("latent: wanted [R, D]");
+    }
+    std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
+    {
+      py::gil_scoped_release release;
+      lock.lock();
+    }
+    const Batch batch = batch_of(slots, frames, rows);
+    if (!rows) return;
+    const float* from = pcm.data();
+    float* to = latent.mutable_data();
+    const Kernels& kernels = network_kernels();
+    const int64_t ld = padded_size(net_.width);
+    py::gil_scoped_release release;
+    slots_.run(batch, [&](const Pass& pass, int64_t start, float* scratch, int) {
+      kernels.encode(net_, pass, from + start * net_.windows.hop, scratch, ld,
+                     scratch + ld * kMaxRows);
+      for (int r = 0; r < pass.rows; ++r) {
+        std::memcpy(to + (start + r) * net_.width, scratch + r * ld,
+                    static_cast<size_t>(net_.width) * 4);
+      }
+    });
+  }
+
  private:
+  int64_t rows_of(const FloatArray& pcm) const {
+    if (pcm.ndim() != 2 || pcm.shape(1) != net_.windows.hop) {
+      throw py::value_error("pcm: wanted [R, " + std::to_string(net_.windows.hop) + "]");
+    }
+    return pcm.shape(0);
+  }
+
   static int64_t scratch_of(const EncoderNet& net, const std::vector<int64_t>& config,
                             const FloatArray& folded) {
     const Quantizer q(config, folded);
@@ -502,6 +535,8 @@ PYBIND11_MODULE(_runtime, m, py::mod_gil_not_used()) {
            py::arg("slots"), py::arg("threads"), py::arg("half"))
       .def("encode", &Encoder::encode, py::arg("slots"), py::arg("counts"),
            py::arg("pcm").noconvert(), py::arg("tokens").noconvert())
+      .def("latents", &Encoder::latents, py::arg("slots"), py::arg("counts"),
+           py::arg("pcm").noconvert(), py::arg("latent").noconvert())
       .def("reset", &Streams::reset)
       .def("state", &Streams::state)
       .def("load_state", &Streams::load_state)
