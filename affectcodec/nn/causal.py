@@ -178,16 +178,35 @@ class CausalConvNeXt(nn.Module):
         self.final_norm = nn.LayerNorm(channels, eps=1e-5)
 
     def forward(
-        self, x: Tensor, state: StreamState | None = None, condition: Tensor | None = None
+        self,
+        x: Tensor,
+        state: StreamState | None = None,
+        condition: Tensor | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """``[B, T, in_channels] -> [B, T, channels]``."""
-        if not self.low_precision:
-            return self._run(x, state, condition)
-        with torch.autocast(x.device.type, torch.bfloat16):
-            return self._run(x, state, condition).float()
+        """``[B, T, in_channels] -> [B, T, channels]``.
 
-    def _run(self, x: Tensor, state: StreamState | None, condition: Tensor | None) -> Tensor:
+        Args:
+            dtype: what the blocks compute in where ``x`` is float64; by default float64. Embedding
+                and norm keep to ``x``: most of the rounding of a float32 encoder was made there,
+                in sums over hundreds of log spectra.
+        """
+        if not self.low_precision:
+            return self._run(x, state, condition, dtype)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self._run(x, state, condition, dtype).float()
+
+    def _run(
+        self,
+        x: Tensor,
+        state: StreamState | None,
+        condition: Tensor | None,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
         x = layer_norm(self.norm, linear(self.embed, x))
+        if x.dtype == torch.float64 and dtype is not None:
+            x = x.to(dtype)
         again = self.recompute and torch.is_grad_enabled() and state is None
         for block in self.blocks:
             if again:

@@ -79,8 +79,8 @@ class SnakeEncoder(TwoBranchEncoder):
         shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
         bands = emotion_bands(shape, level, self.analysis.per_frame)
         acoustic = self.acoustic(wav[:, None], state).transpose(1, 2)
-        emotion = self.emotion(torch.cat([bands, self.pitch(wav, state)], -1), state)
-        return self._latent(acoustic, emotion, state)
+        features = torch.cat([bands, self.pitch(wav, state)], -1)
+        return self._latent(acoustic, self.emotion(features, state, dtype=wav.dtype), state)
 
 
 class SnakeDecoder(nn.Module):

@@ -44,7 +44,8 @@ class TwoBranchEncoder(nn.Module):
         """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
         shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
         bands = emotion_bands(shape, level, self.analysis.per_frame)
-        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
+        features = torch.cat([bands, self.pitch(wav)], -1)
+        return self._block("emotion", self.emotion(features, dtype=wav.dtype))
 
     def _latent(self, acoustic: Tensor, emotion: Tensor, state: StreamState | None) -> Tensor:
         """``[B, T, D]`` of the outputs of both branches."""
@@ -110,7 +111,11 @@ class StreamEncoder(TwoBranchEncoder):
         )
 
     def features(self, wav: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters."""
+        """Inputs of the two branches from ``wav [B, T * hop_length]``; they hold no parameters.
+
+        In the precision of the analysis, which the embedding of each branch keeps: see
+        :class:`affectcodec.nn.causal.CausalConvNeXt`.
+        """
         shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
         per_frame = self.analysis.per_frame
         frames = shape.shape[1] // per_frame
@@ -121,4 +126,5 @@ class StreamEncoder(TwoBranchEncoder):
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T, D]``."""
         acoustic, emotion = self.features(wav, state)
-        return self._latent(self.acoustic(acoustic, state), self.emotion(emotion, state), state)
+        hidden = self.acoustic(acoustic, state, dtype=wav.dtype)
+        return self._latent(hidden, self.emotion(emotion, state, dtype=wav.dtype), state)

@@ -84,11 +84,14 @@ class ShortTimeAnalysis(nn.Module):
         self.dft = WindowedDFT(window)
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
-        """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary)."""
+        """``[B, T * hop_length] -> [B, T * per_frame, 2 * bins]`` (real parts, then imaginary).
+
+        In the precision of :class:`WindowedDFT`.
+        """
         num = wav.shape[1] // self.hop
         x = self.history(wav, state)
         frames = x[:, : (num - 1) * self.hop + self.window].unfold(1, self.window, self.hop)
-        return self.dft(frames).to(wav.dtype)
+        return self.dft(frames)
 
 
 class BufferAnalysis(nn.Module):
@@ -196,7 +199,7 @@ class PitchFeatures(nn.Module):
         self.channels = len(self.lags) + self.LOW_BINS + 1
 
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
-        """``[B, T * hop_length] -> [B, T, channels]``."""
+        """``[B, T * hop_length] -> [B, T, channels]``, in the precision of :class:`WindowedDFT`."""
         x = self.history(wav, state)
         spectrum = self.dft(x.unfold(1, self.window, self.hop_length))
         real, imag = spectrum.chunk(2, -1)
@@ -205,5 +208,4 @@ class PitchFeatures(nn.Module):
         autocorrelation = raw[..., 1:] / raw[..., :1]
         log = 0.5 * torch.log(power[..., : self.LOW_BINS])
         level = 0.5 * torch.log(power.mean(-1, keepdim=True))
-        features = torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)
-        return features.to(wav.dtype)
+        return torch.cat([2 * autocorrelation, 0.5 * (log - level), 0.3 * (level + 2)], -1)

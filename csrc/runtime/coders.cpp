@@ -116,10 +116,7 @@ Encoder::Encoder(EncoderParts parts, const std::vector<int64_t>& quantizer,
 void Encoder::encode(const IntArray& slots, const IntArray& frames, const FloatArray& pcm,
                      py::array& tokens) {
   const Plan& plan = quantizer_.plan;
-  const int64_t rows = pcm.ndim() == 2 ? pcm.shape(0) : -1;
-  if (rows < 0 || pcm.shape(1) != net_.windows.hop) {
-    throw py::value_error("pcm: wanted [R, " + std::to_string(net_.windows.hop) + "]");
-  }
+  const int64_t rows = rows_of(pcm);
   const bool wide = plan.wide();
   const bool typed = wide ? py::isinstance<py::array_t<int64_t>>(tokens)
                           : py::isinstance<py::array_t<int32_t>>(tokens);
@@ -156,6 +153,37 @@ void Encoder::encode(const IntArray& slots, const IntArray& frames, const FloatA
     job.tokens.stride_k = 1;
     cpu_kernels.encode(job, 0, cpu::units_of(pass.rows), rest);
   });
+}
+
+void Encoder::latents(const IntArray& slots, const IntArray& frames, const FloatArray& pcm,
+                      FloatArray& latent) {
+  const int64_t rows = rows_of(pcm);
+  if (latent.ndim() != 2 || latent.shape(0) != rows || latent.shape(1) != net_.width) {
+    throw py::value_error("latent: wanted [R, D]");
+  }
+  const auto held = lock();
+  const Batch batch = batch_of(slots, frames, rows);
+  if (!rows) return;
+  const float* from = pcm.data();
+  float* to = latent.mutable_data();
+  const Kernels& kernels = network_kernels();
+  const int64_t ld = padded_size(net_.width);
+  py::gil_scoped_release release;
+  slots_.run(batch, [&](const Pass& pass, int64_t start, float* scratch, int) {
+    kernels.encode(net_, pass, from + start * net_.windows.hop, scratch, ld,
+                   scratch + ld * kMaxRows);
+    for (int r = 0; r < pass.rows; ++r) {
+      std::memcpy(to + (start + r) * net_.width, scratch + r * ld,
+                  static_cast<size_t>(net_.width) * 4);
+    }
+  });
+}
+
+int64_t Encoder::rows_of(const FloatArray& pcm) const {
+  if (pcm.ndim() != 2 || pcm.shape(1) != net_.windows.hop) {
+    throw py::value_error("pcm: wanted [R, " + std::to_string(net_.windows.hop) + "]");
+  }
+  return pcm.shape(0);
 }
 
 Decoder::Decoder(DecoderParts parts, const std::vector<int64_t>& quantizer,

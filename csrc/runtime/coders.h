@@ -71,7 +71,13 @@ class Encoder : public Streams {
   void encode(const IntArray& slots, const IntArray& frames, const FloatArray& pcm,
               pybind11::array& tokens);
 
+  // What the quantizer would take: latents of `pcm` [R, hop] into `latent` [R, D].
+  void latents(const IntArray& slots, const IntArray& frames, const FloatArray& pcm,
+               FloatArray& latent);
+
  private:
+  int64_t rows_of(const FloatArray& pcm) const;
+
   EncoderNet net_;
   Quantizer quantizer_;
 };

@@ -9,46 +9,40 @@ namespace affectcodec {
 namespace runtime {
 namespace {
 
-constexpr float kPowerFloor = 1e-8f;  // affectcodec/nn/spectral.py
-
 // Sum of the first `size` of a row, vector by vector.
-AC_INLINE float row_sum(const float* x, int size) {
-  const int whole = size / kLanes * kLanes;
-  Floats sum = Floats{};
-  for (int c = 0; c < whole; c += kLanes) sum = sum + load_of(x + c);
-  float total = sum_of<float>(sum);
+AC_INLINE double row_sum(const double* x, int size) {
+  const int whole = size / kWide * kWide;
+  Doubles sum = Doubles{};
+  for (int c = 0; c < whole; c += kWide) sum = sum + load_of(x + c);
+  double total = sum_of<double>(sum);
   for (int c = whole; c < size; ++c) total += x[c];
   return total;
 }
 
-AC_INLINE float log_scalar(float x) { return log_of(fill(x))[0]; }
-
-// Log spectra, level apart, of the short windows of every row: the acoustic features, and averaged
-// over neighbouring bins the first of the emotion features.
-__attribute__((noinline)) static void spectral_features(const EncoderNet& net, int rows, float* re,
-                                                        const float* im, ptrdiff_t ld,
-                                                        float* acoustic, ptrdiff_t ld_acoustic,
-                                                        float* emotion, ptrdiff_t ld_emotion) {
+// Log spectra, level apart, of the powers of the short windows of every row, which they replace:
+// the acoustic features, and averaged over neighbouring bins the first of the emotion features.
+__attribute__((noinline)) static void spectral_features(const EncoderNet& net, int rows,
+                                                        double* power, ptrdiff_t ld,
+                                                        double* acoustic, ptrdiff_t ld_acoustic,
+                                                        double* emotion, ptrdiff_t ld_emotion) {
   const Windows& w = net.windows;
   const int bands = w.bins / net.pooled;
   for (int r = 0; r < rows; ++r) {
     for (int i = 0; i < w.per_frame; ++i) {
-      float* log = re + (r * w.per_frame + i) * ld;
-      const float* imag = im + (r * w.per_frame + i) * ld;
-      for (int k = 0; k < w.bins; k += kLanes) {
-        const Floats a = load_of(log + k), b = load_of(imag + k);
-        store_to(log + k, fill(0.5f) * log_of((a * a + b * b) + fill(kPowerFloor)));
+      double* log = power + (r * w.per_frame + i) * ld;
+      for (int k = 0; k < w.bins; k += kWide) {
+        store_to(log + k, fill_of(0.5) * log_of(load_of(log + k)));
       }
-      const float level = row_sum(log, w.bins) / static_cast<float>(w.bins);
-      const float scaled = 0.3f * (level + 4.0f);
-      float* shape = acoustic + r * ld_acoustic + i * (w.bins + 1);
-      for (int k = 0; k < w.bins; ++k) shape[k] = 0.5f * (log[k] - level);
+      const double level = row_sum(log, w.bins) / static_cast<double>(w.bins);
+      const double scaled = 0.3 * (level + 4.0);
+      double* shape = acoustic + r * ld_acoustic + i * (w.bins + 1);
+      for (int k = 0; k < w.bins; ++k) shape[k] = 0.5 * (log[k] - level);
       shape[w.bins] = scaled;
-      float* pooled = emotion + r * ld_emotion + i * (bands + 1);
+      double* pooled = emotion + r * ld_emotion + i * (bands + 1);
       for (int band = 0; band < bands; ++band) {
-        float sum = 0.0f;
+        double sum = 0.0;
         for (int k = 0; k < net.pooled; ++k) sum += shape[band * net.pooled + k];
-        pooled[band] = sum / static_cast<float>(net.pooled);
+        pooled[band] = sum / static_cast<double>(net.pooled);
       }
       pooled[bands] = scaled;
     }
@@ -58,33 +52,32 @@ __attribute__((noinline)) static void spectral_features(const EncoderNet& net, i
 // Autocorrelation, low log spectrum and level of the long window of each row.
 template <typename D>
 AC_INLINE void pitch_group(const EncoderNet& net, const float* const* signal, int used,
-                           const TransformMemory& m, double* re, double* im, float* const* to) {
+                           const TransformMemory& m, double* re, double* im, double* const* to) {
   const int step = Lanes<D>::count, bins = net.pitch.n + 1;
   spectra_of<D>(net.pitch, net.pitch_weight, signal, used, m, re, im);
   D sum = D{};
-  const double floor = 1e-8;
   for (int k = 0; k < bins; ++k) {
     const D a = get<D>(re + k * step), b = get<D>(im + k * step);
-    const D power = (a * a + b * b) + floor;
+    const D power = (a * a + b * b) + kPowerFloor;
     sum = sum + power;
     put(re + k * step, power);
   }
   double mean[kMostLanes];
   put(mean, sum / static_cast<double>(bins));
   for (int lane = 0; lane < used; ++lane) {
-    const float level = 0.5f * log_scalar(static_cast<float>(mean[lane]));
-    float* low = to[lane] + net.lags - 1;
-    for (int k = 0; k < net.low_bins; k += kLanes) {
-      float part[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
+    const double level = 0.5 * log_of(fill_of(mean[lane]))[0];
+    double* low = to[lane] + net.lags - 1;
+    for (int k = 0; k < net.low_bins; k += kWide) {
+      double part[kWide];
+      for (int i = 0; i < kWide; ++i) {
         const int at = k + i < net.low_bins ? k + i : net.low_bins - 1;
-        part[i] = static_cast<float>(re[at * step + lane]);
+        part[i] = re[at * step + lane];
       }
-      const Floats log = fill(0.5f) * log_of(load_of(part));
-      const Floats shape = fill(0.5f) * (log - fill(level));
-      for (int i = 0; i < kLanes && k + i < net.low_bins; ++i) low[k + i] = shape[i];
+      const Doubles log = fill_of(0.5) * log_of(load_of(part));
+      const Doubles shape = fill_of(0.5) * (log - fill_of(level));
+      for (int i = 0; i < kWide && k + i < net.low_bins; ++i) low[k + i] = shape[i];
     }
-    low[net.low_bins] = 0.3f * (level + 2.0f);
+    low[net.low_bins] = 0.3 * (level + 2.0);
   }
   const int half = real_backward<D>(net.pitch, m, re, nullptr);
   for (int lane = 0; lane < used; ++lane) {
@@ -94,14 +87,14 @@ AC_INLINE void pitch_group(const EncoderNet& net, const float* const* signal, in
       const int lag = net.first_lag + i - 1;
       const double* part = lag % 2 ? m.re[half] : m.im[half];
       const double raw = part[(lag / 2) * step + lane] * net.taper[i];
-      to[lane][i - 1] = static_cast<float>(2.0 * (raw / all));
+      to[lane][i - 1] = 2.0 * (raw / all);
     }
   }
 }
 
 __attribute__((noinline)) static void pitch_features(const EncoderNet& net,
                                                      const float* const* signal, int rows,
-                                                     float* emotion, ptrdiff_t ld_emotion,
+                                                     double* emotion, ptrdiff_t ld_emotion,
                                                      Arena arena) {
   const TransformMemory m = transform_memory(net.pitch, &arena);
   double* re = arena.take<double>(static_cast<int64_t>(net.pitch.n + 1) * kWide);
@@ -110,7 +103,7 @@ __attribute__((noinline)) static void pitch_features(const EncoderNet& net,
   for (int first = 0; first < rows;) {
     const int left = rows - first, step = left == 1 ? 1 : static_cast<int>(kWide);
     const int used = left < step ? left : step;
-    float* to[kMostLanes];
+    double* to[kMostLanes];
     for (int i = 0; i < used; ++i) to[i] = emotion + (first + i) * ld_emotion + offset;
     if (step == 1) {
       pitch_group<double>(net, signal + first, used, m, re, im, to);
@@ -125,8 +118,8 @@ __attribute__((noinline)) static void pitch_features(const EncoderNet& net,
 
 namespace AFFECTCODEC_ISA {
 
-void encode(const EncoderNet& net, const Pass& pass, const float* pcm, float* latent, int64_t ld,
-            float* scratch) {
+void encode(const EncoderNet& net, const Pass& pass, const float* pcm, float* latent,
+                   int64_t ld, float* scratch) {
   const Windows& w = net.windows;
   const int rows = pass.rows, hop = w.hop;
   Arena arena{scratch};
@@ -154,20 +147,19 @@ void encode(const EncoderNet& net, const Pass& pass, const float* pcm, float* la
   const ptrdiff_t ld_acoustic = padded_size(net.acoustic.embed.in);
   const ptrdiff_t ld_emotion = padded_size(net.emotion.embed.in);
   const int windows = rows * w.per_frame;
-  float* re = arena.take<float>(windows * ld_bins);
-  float* im = arena.take<float>(windows * ld_bins);
-  float* acoustic = arena.take<float>(rows * ld_acoustic);
-  float* emotion = arena.take<float>(rows * ld_emotion);
-  window_spectra(w, short_window, windows, re, im, ld_bins, arena);
-  spectral_features(net, rows, re, im, ld_bins, acoustic, ld_acoustic, emotion, ld_emotion);
+  double* power = arena.take<double>(windows * ld_bins);
+  double* acoustic = arena.take<double>(rows * ld_acoustic);
+  double* emotion = arena.take<double>(rows * ld_emotion);
+  window_powers(w, short_window, windows, power, ld_bins, arena);
+  spectral_features(net, rows, power, ld_bins, acoustic, ld_acoustic, emotion, ld_emotion);
   pitch_features(net, long_window, rows, emotion, ld_emotion, arena);
 
   const ptrdiff_t ld_a = padded_size(net.acoustic.channels);
   const ptrdiff_t ld_e = padded_size(net.emotion.channels);
   float* hidden_a = arena.take<float>(rows * ld_a);
   float* hidden_e = arena.take<float>(rows * ld_e);
-  run_stack<float>(net.acoustic, pass, acoustic, ld_acoustic, nullptr, 0, hidden_a, arena);
-  run_stack<float>(net.emotion, pass, emotion, ld_emotion, nullptr, 0, hidden_e, arena);
+  run_stack_wide(net.acoustic, pass, acoustic, ld_acoustic, hidden_a, arena);
+  run_stack_wide(net.emotion, pass, emotion, ld_emotion, hidden_e, arena);
   float* part = arena.take<float>(rows * padded_size(net.width));
   for (int g = 0; g < net.blocks; ++g) {
     const EncoderNet::Head& head = net.head[g];

@@ -3,6 +3,7 @@
 //
 // An output is one chain of multiply-adds over at most kDepth inputs, chain after chain. Its order
 // follows from the layer alone: neither the number of rows nor the tile a row falls into moves it.
+// Short chains round less: the sum that a term is added to has not grown far yet.
 #pragma once
 
 #include "math.h"
@@ -177,6 +178,95 @@ AC_INLINE void linear(const Linear<double>& l, const double* x, ptrdiff_t ld_x, 
   product(l, static_cast<const double*>(l.weight), x, ld_x, rows, y, ld_y);
 }
 
+// Vector v of the weights of input k, of a panel of `columns`.
+AC_INLINE Floats weights_at(const float* w, int columns, int k, int v) {
+  return load_of(w + static_cast<ptrdiff_t>(k) * columns + v * kLanes);
+}
+AC_INLINE Floats weights_at(const HalfPair* w, int columns, int k, int v) {
+  const Words pair = load_pair(w + static_cast<ptrdiff_t>(k / 2) * columns + v * kLanes);
+  return floats_of(k % 2 ? pair & (Words{} + 0xffff0000u) : pair << 16);
+}
+
+enum { kWideRows = kTileRows / 2 };  // a sum in float64 takes two registers
+
+template <int R, int V, typename W>
+AC_INLINE void tile_wide(const double* x, ptrdiff_t ld_x, const W* w, int depth, double* y,
+                         ptrdiff_t ld_y, const float* bias) {
+  Doubles sum[R][2 * V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 6
+    for (int v = 0; v < 2 * V; ++v) sum[r][v] = Doubles{};
+  }
+#pragma GCC unroll 2
+  for (int k = 0; k < depth; ++k) {
+    Doubles weight[2 * V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const Floats both = weights_at(w, V * kLanes, k, v);
+      HalfFloats half[2];
+      __builtin_memcpy(half, &both, sizeof(half));
+      weight[2 * v] = widen(half[0]);
+      weight[2 * v + 1] = widen(half[1]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Doubles a = fill_of(x[r * ld_x + k]);
+#pragma GCC unroll 6
+      for (int v = 0; v < 2 * V; ++v) sum[r][v] = fused(a, weight[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 6
+    for (int v = 0; v < 2 * V; ++v) {
+      HalfFloats add;
+      __builtin_memcpy(&add, bias + v * kWide, sizeof(add));
+      store_to(y + r * ld_y + v * kWide, sum[r][v] + widen(add));
+    }
+  }
+}
+
+template <int V, typename W>
+AC_INLINE void panel_wide(const double* x, ptrdiff_t ld_x, int rows, const W* w, int depth,
+                          double* y, ptrdiff_t ld_y, const float* bias) {
+  int r = 0;
+  for (; r + kWideRows <= rows; r += kWideRows) {
+    tile_wide<kWideRows, V>(x + r * ld_x, ld_x, w, depth, y + r * ld_y, ld_y, bias);
+  }
+  for (; r < rows; ++r) {
+    tile_wide<1, V>(x + r * ld_x, ld_x, w, depth, y + r * ld_y, ld_y, bias);
+  }
+}
+
+template <typename W>
+__attribute__((noinline)) static void product_wide(const Linear<float>& l, const W* w,
+                                                   const double* x, ptrdiff_t ld_x, int rows,
+                                                   double* y, ptrdiff_t ld_y) {
+  const int vectors = static_cast<int>(padded_size(l.out)) / kLanes;
+  int v = 0;
+  for (; v + kTileVectors <= vectors; v += kTileVectors) {
+    panel_wide<kTileVectors>(x, ld_x, rows, w, l.in, y + v * kLanes, ld_y, l.bias + v * kLanes);
+    w += packed(w, l.in, kTileVectors * kLanes);
+  }
+  if (vectors - v == 2) {
+    panel_wide<2>(x, ld_x, rows, w, l.in, y + v * kLanes, ld_y, l.bias + v * kLanes);
+  }
+  if (vectors - v == 1) {
+    panel_wide<1>(x, ld_x, rows, w, l.in, y + v * kLanes, ld_y, l.bias + v * kLanes);
+  }
+}
+
+// y [rows][padded out] of x [rows][in] in float64, the weights as they are.
+AC_INLINE void linear_wide(const Linear<float>& l, const double* x, ptrdiff_t ld_x, int rows,
+                           double* y, ptrdiff_t ld_y) {
+  if (l.half) {
+    product_wide(l, static_cast<const HalfPair*>(l.weight), x, ld_x, rows, y, ld_y);
+  } else {
+    product_wide(l, static_cast<const float*>(l.weight), x, ld_x, rows, y, ld_y);
+  }
+}
+
 // `weight` [out][in] in the order that `product` reads.
 template <typename T>
 AC_INLINE void pack_panels(const float* weight, int in, int out, T* to) {
@@ -300,22 +390,19 @@ struct Arena {
   }
 };
 
-// A whole stack: `out` [rows][padded channels] of x [rows][ld_x].
+// The blocks of a stack: `out` of h [rows][padded channels], which they overwrite; both may be one.
 template <typename T>
-__attribute__((noinline)) static void run_stack(const Stack<T>& s, const Pass& pass, const T* x,
-                                                ptrdiff_t ld_x, const T* condition,
-                                                ptrdiff_t ld_condition, T* out, Arena arena) {
+__attribute__((noinline)) static void run_blocks(const Stack<T>& s, const Pass& pass, T* h,
+                                                 const T* condition, ptrdiff_t ld_condition, T* out,
+                                                 Arena arena) {
   typedef VectorOf<T> Vec;
   enum { lanes = Vector<T>::lanes };
   const int rows = pass.rows;
   const ptrdiff_t ld = padded_size(s.channels), ld_hidden = padded_size(s.hidden);
   const ptrdiff_t ld_film = padded_size(2 * s.channels);
-  T* h = arena.take<T>(rows * ld);
   T* y = arena.take<T>(rows * ld);
   T* hidden = arena.take<T>(rows * ld_hidden);
   T* film = arena.take<T>(rows * ld_film);
-  linear(s.embed, x, ld_x, rows, h, ld);
-  normalise(s.channels, s.norm.gain, s.norm.offset, h, ld, rows, h, ld);
   for (int i = 0; i < s.count; ++i) {
     const Block<T>& b = s.block[i];
     convolve(s, b, pass, h, y, ld);
@@ -343,6 +430,34 @@ __attribute__((noinline)) static void run_stack(const Stack<T>& s, const Pass& p
     }
   }
   normalise(s.channels, s.final.gain, s.final.offset, h, ld, rows, out, ld);
+}
+
+// A whole stack: `out` [rows][padded channels] of x [rows][ld_x].
+template <typename T>
+static void run_stack(const Stack<T>& s, const Pass& pass, const T* x, ptrdiff_t ld_x,
+                      const T* condition, ptrdiff_t ld_condition, T* out, Arena arena) {
+  const ptrdiff_t ld = padded_size(s.channels);
+  T* h = arena.take<T>(pass.rows * ld);
+  linear(s.embed, x, ld_x, pass.rows, h, ld);
+  normalise(s.channels, s.norm.gain, s.norm.offset, h, ld, pass.rows, h, ld);
+  run_blocks(s, pass, h, condition, ld_condition, out, arena);
+}
+
+// The same of features in float64, which embedding and norm keep to: see
+// affectcodec/nn/causal.py.
+static void run_stack_wide(const Stack<float>& s, const Pass& pass, const double* x, ptrdiff_t ld_x,
+                           float* out, Arena arena) {
+  const ptrdiff_t ld = padded_size(s.channels);
+  double* wide = arena.take<double>(pass.rows * ld);
+  linear_wide(s.embed, x, ld_x, pass.rows, wide, ld);
+  normalise<double>(s.channels, nullptr, nullptr, wide, ld, pass.rows, wide, ld);
+  for (int r = 0; r < pass.rows; ++r) {
+    for (int c = 0; c < s.channels; ++c) {
+      out[r * ld + c] = static_cast<float>(wide[r * ld + c] * s.norm.gain[c] + s.norm.offset[c]);
+    }
+    for (ptrdiff_t c = s.channels; c < ld; ++c) out[r * ld + c] = 0.0f;
+  }
+  run_blocks<float>(s, pass, out, nullptr, 0, out, arena);
 }
 
 }  // namespace

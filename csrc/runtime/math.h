@@ -25,6 +25,7 @@ enum { kWide = kLanes / 2 };  // float64 lanes
 
 typedef double Doubles __attribute__((vector_size(kLanes * 4)));
 typedef int64_t Longs __attribute__((vector_size(kLanes * 4)));
+typedef uint64_t UnsignedLongs __attribute__((vector_size(kLanes * 4)));
 
 template <typename T>
 struct Vector;
@@ -65,6 +66,10 @@ AC_INLINE Doubles fused(Doubles a, Doubles b, Doubles c) {
 #endif
 }
 
+// Half a vector of float32 in float64.
+typedef float HalfFloats __attribute__((vector_size(kLanes * 2)));
+AC_INLINE Doubles widen(HalfFloats v) { return __builtin_convertvector(v, Doubles); }
+
 // Fixed order, so that a sum does not depend on the compiler.
 template <typename T>
 AC_INLINE T sum_of(VectorOf<T> v) {
@@ -93,26 +98,32 @@ AC_INLINE Floats exp_of(Floats x) {
   return isa::from_bits(isa::bits_of(p) + power);
 }
 
-// log(x) to 2 ulp for normal positive x.
-AC_INLINE Floats log_of(Floats x) {
-  const Ints bits = isa::bits_of(x);
-  // Mantissa in [sqrt(1/2), sqrt(2)): 0x3f3504f3 is sqrt(1/2).
-  const Ints shifted = bits - fill_ints(0x3f3504f3);
-  const Ints exponent = shifted >> 23;
-  const Floats f = isa::from_bits(bits - (exponent << 23)) - fill(1.0f);
-  const Floats e = __builtin_convertvector(exponent, Floats);
-  Floats p = fill(0.0674288198f);
-  p = fused(p, f, fill(-0.117903866f));
-  p = fused(p, f, fill(0.119563423f));
-  p = fused(p, f, fill(-0.123896755f));
-  p = fused(p, f, fill(0.142069057f));
-  p = fused(p, f, fill(-0.166685253f));
-  p = fused(p, f, fill(0.200028643f));
-  p = fused(p, f, fill(-0.250000089f));
-  p = fused(p, f, fill(0.333332986f));
-  const Floats square = f * f;
-  const Floats low = fused(p * f, square, e * fill(-2.12194440e-4f));
-  return ((low - square * fill(0.5f)) + f) + e * fill(0.693359375f);
+// log(x) to 5e-16 beside the rounding of the result, for normal positive x: the exponent, and
+// 2 atanh(f / (2 + f)) of the mantissa 1 + f by its series.
+AC_INLINE Doubles log_of(Doubles x) {
+  const int64_t root = 0x3fe6a09e667f3bcd;  // sqrt(1/2): the mantissa lies in [sqrt(1/2), sqrt(2))
+  Longs bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  bits = bits + (0x3ff0000000000000 - root);
+  // As in sin_of_turns: an integer below 2^52 as a number.
+  const Longs exponent = (Longs)((UnsignedLongs)bits >> 52) | (Longs{} + 0x4330000000000000);
+  const Longs mantissa = (bits & 0x000fffffffffffff) + root;
+  Doubles e, f;
+  __builtin_memcpy(&e, &exponent, sizeof(e));
+  __builtin_memcpy(&f, &mantissa, sizeof(f));
+  e = e - fill_of(4503599627371519.0);  // 2^52 + 1023
+  f = f - fill_of(1.0);
+  const Doubles s = f / (f + fill_of(2.0)), z = s * s;
+  Doubles p = fill_of(1.0 / 17.0);
+  p = fused(p, z, fill_of(1.0 / 15.0));
+  p = fused(p, z, fill_of(1.0 / 13.0));
+  p = fused(p, z, fill_of(1.0 / 11.0));
+  p = fused(p, z, fill_of(1.0 / 9.0));
+  p = fused(p, z, fill_of(1.0 / 7.0));
+  p = fused(p, z, fill_of(1.0 / 5.0));
+  p = fused(p, z, fill_of(1.0 / 3.0));
+  const Doubles twice = s + s;
+  return fused(e, fill_of(0.69314718055994531), fused(twice * z, p, twice));
 }
 
 // erf(x) to 1.6e-7: a polynomial below 1, 1 - exp(-q(x)) above.

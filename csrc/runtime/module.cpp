@@ -34,6 +34,8 @@ PYBIND11_MODULE(_runtime, m, py::mod_gil_not_used()) {
            py::arg("slots"), py::arg("threads"), py::arg("half"))
       .def("encode", &Encoder::encode, py::arg("slots"), py::arg("counts"),
            py::arg("pcm").noconvert(), py::arg("tokens").noconvert())
+      .def("latents", &Encoder::latents, py::arg("slots"), py::arg("counts"),
+           py::arg("pcm").noconvert(), py::arg("latent").noconvert())
       .def("reset", &Streams::reset)
       .def("state", &Streams::state)
       .def("load_state", &Streams::load_state)

@@ -12,7 +12,7 @@ namespace runtime {
 constexpr int kMaxRows = 32;    // frames of one pass, of any slots
 constexpr int kMaxBlocks = 64;  // ConvNeXt blocks of one stack
 constexpr int kMaxPasses = 24;  // factors of a transform
-constexpr int kDepth = 256;     // terms of one partial sum; part of the reduction order
+constexpr int kDepth = 64;      // terms of one partial sum; part of the reduction order
 constexpr int kPad = 16;        // elements: the widest register
 constexpr int kMostLanes = 8;   // float64 lanes of the widest register
 
@@ -170,8 +170,8 @@ inline int64_t encoder_scratch(const EncoderNet& n) {
   const int64_t bins = padded_size(n.windows.bins), windows = kMaxRows * n.windows.per_frame;
   const int64_t pitch_bins = n.pitch_window / 2 + 1;
   int64_t floats = kMaxRows * (n.history + n.windows.hop) + windows * bins * 2;
-  floats += kMaxRows * (padded_size(n.acoustic.embed.in) + padded_size(n.emotion.embed.in));
-  floats += kMaxRows * (padded_size(n.acoustic.channels) + padded_size(n.emotion.channels));
+  floats += 2 * kMaxRows * (padded_size(n.acoustic.embed.in) + padded_size(n.emotion.embed.in));
+  floats += 3 * kMaxRows * (padded_size(n.acoustic.channels) + padded_size(n.emotion.channels));
   floats += kMaxRows * padded_size(n.width) + 4 * pitch_bins * kMostLanes * 2;
   floats += transform_scratch(n.windows.transform) + transform_scratch(n.pitch);
   floats += stack_scratch(n.acoustic) + stack_scratch(n.emotion);

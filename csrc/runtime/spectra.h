@@ -10,6 +10,8 @@ namespace affectcodec {
 namespace runtime {
 namespace {
 
+constexpr double kPowerFloor = 1e-8;  // affectcodec/nn/spectral.py
+
 AC_INLINE TransformMemory transform_memory(const Transform& t, Arena* arena) {
   TransformMemory m;
   for (int i = 0; i < 2; ++i) {
@@ -28,31 +30,58 @@ AC_INLINE void spectra_of(const Transform& t, const double* weight, const float*
       re, im);
 }
 
-__attribute__((noinline)) static void window_spectra(const Windows& w, const float* const* signal,
-                                                     int count, float* re, float* im, ptrdiff_t ld,
-                                                     Arena arena) {
+// Spectra of `count` windows, as many at a time as there are lanes: use(first, used, step, re, im).
+template <typename Use>
+AC_INLINE void transform_windows(const Windows& w, const float* const* signal, int count,
+                                 Arena arena, const Use& use) {
   const TransformMemory m = transform_memory(w.transform, &arena);
-  double* found_re = arena.take<double>(static_cast<int64_t>(w.bins) * kWide);
-  double* found_im = arena.take<double>(static_cast<int64_t>(w.bins) * kWide);
+  double* re = arena.take<double>(static_cast<int64_t>(w.bins) * kWide);
+  double* im = arena.take<double>(static_cast<int64_t>(w.bins) * kWide);
   for (int first = 0; first < count;) {
     const int left = count - first;
     const int step = left == 1 ? 1 : static_cast<int>(kWide);
     const int used = left < step ? left : step;
     if (step == 1) {
-      spectra_of<double>(w.transform, w.weight, signal + first, used, m, found_re, found_im);
+      spectra_of<double>(w.transform, w.weight, signal + first, used, m, re, im);
     } else {
-      spectra_of<Doubles>(w.transform, w.weight, signal + first, used, m, found_re, found_im);
+      spectra_of<Doubles>(w.transform, w.weight, signal + first, used, m, re, im);
     }
+    use(first, used, step, re, im);
+    first += used;
+  }
+}
+
+__attribute__((noinline)) static void window_spectra(const Windows& w, const float* const* signal,
+                                                     int count, float* re, float* im, ptrdiff_t ld,
+                                                     Arena arena) {
+  const auto store = [&](int first, int used, int step, const double* from_re,
+                         const double* from_im) {
     for (int lane = 0; lane < used; ++lane) {
       float* row_re = re + (first + lane) * ld;
       float* row_im = im + (first + lane) * ld;
       for (int k = 0; k < w.bins; ++k) {
-        row_re[k] = static_cast<float>(found_re[k * step + lane]);
-        row_im[k] = static_cast<float>(found_im[k * step + lane]);
+        row_re[k] = static_cast<float>(from_re[k * step + lane]);
+        row_im[k] = static_cast<float>(from_im[k * step + lane]);
       }
     }
-    first += used;
-  }
+  };
+  transform_windows(w, signal, count, arena, store);
+}
+
+// Powers [count][ld] of windows, the floor added.
+__attribute__((noinline)) static void window_powers(const Windows& w, const float* const* signal,
+                                                    int count, double* power, ptrdiff_t ld,
+                                                    Arena arena) {
+  const auto store = [&](int first, int used, int step, const double* re, const double* im) {
+    for (int lane = 0; lane < used; ++lane) {
+      double* row = power + (first + lane) * ld;
+      for (int k = 0; k < w.bins; ++k) {
+        const double a = re[k * step + lane], b = im[k * step + lane];
+        row[k] = (a * a + b * b) + kPowerFloor;
+      }
+    }
+  };
+  transform_windows(w, signal, count, arena, store);
 }
 
 }  // namespace

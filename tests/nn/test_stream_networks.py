@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -75,6 +76,19 @@ def test_loudness_moves_only_the_level_features(codec) -> None:
         shift[..., -1], torch.full_like(shift[..., -1], 0.3 * math.log(10)), rtol=0, atol=1e-3
     )
     assert float(shift[..., :-1].abs().mean()) < 1e-3
+
+
+def test_features_and_embedding_are_exact_and_blocks_are_float32(codec) -> None:
+    """Against the same weights in float64: what is left is the rounding of the blocks."""
+    wav = speech_like(40 * HOP)[None]
+    encoder, exact = codec.encoder, copy.deepcopy(codec.encoder).double()
+    want = exact(wav.double())
+    got = encoder(wav)
+    assert got.dtype == torch.float32 and want.dtype == torch.float64
+    for part, wide in zip(encoder.features(wav), exact.features(wav.double()), strict=True):
+        torch.testing.assert_close(part, wide, rtol=0, atol=1e-12)
+    error = float((got - want).square().mean().sqrt())
+    assert 0 < error < 3e-7
 
 
 def test_the_encoder_hears_silence_and_full_scale(codec) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import subprocess
@@ -63,6 +64,21 @@ def test_shipped_weights_give_the_tokens_and_audio_of_pytorch(shipped, name: str
         tokens = want.truncate(stages)
         a, b = shipped.decode(tokens)[0, 0].numpy(), native.decode(tokens)[0, 0].numpy()
         assert error_db(b, a) < -80
+
+
+@pytest.mark.parametrize("name", ["female-1", "male-2"])
+def test_latents_are_those_of_float64_but_for_rounding(shipped, name: str) -> None:
+    wav = sample(name, 100)[: 100 * HOP]
+    pcm = wav.reshape(100, HOP)
+    got = np.empty((100, shipped.config.quantizer.width), np.float32)
+    NativeEncoder(shipped, 1)._impl.latents(
+        np.zeros(1, np.int32), np.full(1, 100, np.int32), pcm, got
+    )
+    exact = copy.deepcopy(shipped.encoder).double()
+    with torch.no_grad():
+        want = exact(torch.from_numpy(wav)[None].double())[0].numpy()
+    # float32 of unit variance: a relative step is 6e-8.
+    assert np.sqrt(np.mean((got - want) ** 2)) < 3e-7
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -270,6 +286,12 @@ def test_bad_steps_are_refused(codec) -> None:
             encoder.encode(slots, counts, pcm)
     with pytest.raises(ValueError, match="pcm"):
         encoder.encode([0], [2], pcm[:, :-1])
+    one, two = np.zeros(1, np.int32), np.full(1, 2, np.int32)
+    for rows in (pcm[:, :-1].copy(), pcm.reshape(-1)):
+        with pytest.raises(ValueError, match="pcm"):
+            encoder._impl.latents(one, two, rows, np.zeros((2, 36), np.float32))
+    with pytest.raises(ValueError, match="latent"):
+        encoder._impl.latents(one, two, pcm, np.zeros((2, 35), np.float32))
     tokens = encoder.encode([0, 1], [1, 1], pcm)
     with pytest.raises(ValueError, match="stages"):
         decoder.dequantize(tokens, np.zeros((2, 1), np.int64))

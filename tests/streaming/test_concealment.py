@@ -10,6 +10,7 @@ import pytest
 
 from affectcodec import AffectCodec
 from affectcodec.checkpoint import shipped_folder
+from affectcodec.config import StreamNetworkConfig
 from affectcodec.streaming import StreamingDecoder, StreamingEncoder
 from affectcodec.streaming.concealment import (
     Concealment,
@@ -96,6 +97,39 @@ def test_sound_comes_back_within_100_ms_and_does_not_drift(kind: str) -> None:
     late = distance[75:]
     assert after.mean() < 2.5 and late.mean() < 2.0
     assert after.mean() < 0.6 * distance[41:45].mean()
+
+
+def test_what_a_gap_leaves_behind() -> None:
+    """Why samples stay different: phase and pools. Prosody, which drives both, is bitwise back."""
+    codec = tiny_codec()
+    prosody = codec.decoder.prosody.network
+    packets = StreamingEncoder(codec).push(speech_like(150 * HOP).numpy())
+    clean, lossy = (StreamingDecoder(codec, engine="torch") for _ in range(2))
+    network = codec.config.network
+    assert isinstance(network, StreamNetworkConfig)
+    reach = len(prosody.blocks) * (network.kernel_size - 1)  # frames that the histories go back
+    assert reach == 18
+    apart: dict[int, dict[str, float]] = {}
+    for i, packet in enumerate(packets):
+        clean.push(packet)
+        lossy.push(None if 30 <= i < 34 else packet)
+        a, b = clean.engine.state(0), lossy.engine.state(0)
+        apart[i - 33] = {  # frames since the gap
+            name.removeprefix("decoder."): float(np.abs(a[name] - b[name]).max()) for name in a
+        }
+    for name in apart[1]:
+        if name.startswith("prosody.") or name == "source.previous":
+            assert apart[1][name] > 0
+            assert all(apart[n][name] == 0 for n in range(reach + 1, 100)), name
+    assert all(apart[n]["source.position"] == 0 for n in apart)
+    # Nothing ever sets the phase again, so that it is off by the same from there on.
+    turn = 2**32  # it is kept modulo this
+    phases = [apart[n]["source.phase"] for n in range(reach + 1, 100)]
+    assert len({min(p, turn - p) for p in phases}) == 1
+    assert apart[99]["source.phase"] > 0
+    # The pools forget as they are declared to: the shorter one by half a second.
+    assert apart[70]["conditioning.segment"] < 0.5 * apart[reach]["conditioning.segment"]
+    assert apart[99]["conditioning.utterance"] > 0
 
 
 def test_without_loss_the_concealment_changes_nothing() -> None:
