@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from typing import Any, NamedTuple
 
 import torch
+import torch.multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from affectcodec.training.batches import Batch, BatchSource
@@ -45,7 +48,7 @@ class Made(NamedTuple):
 
 
 class _Batches(IterableDataset[Made]):
-    """Steps from ``start`` on; of ``n`` workers one makes every ``n``-th."""
+    """Steps from ``start`` on until ``stop``; of ``n`` workers one makes every ``n``-th."""
 
     def __init__(
         self,
@@ -55,10 +58,12 @@ class _Batches(IterableDataset[Made]):
         rank: int,
         world: int,
         places: Mapping[int, Places],
+        stop: Event | None = None,
     ) -> None:
         super().__init__()
         self.data, self.config, self.start = data, config, start
         self.rank, self.world, self.places = rank, world, places
+        self.stop = stop
 
     def __iter__(self) -> Iterator[Made]:
         info = get_worker_info()
@@ -90,6 +95,8 @@ class _Batches(IterableDataset[Made]):
             total = sum(stream.report.used for stream in streams.values())
             yield Made(batch, worker, places, fresh, total - used)
             used = total
+            if self.stop is not None and self.stop.is_set():
+                return
 
     def _streams(self, worker: int, count: int) -> dict[str, ShardStream]:
         loader = self.config.loader
@@ -159,7 +166,10 @@ class Loader:
                     f"now it has {self._readers}; start it as before"
                 )
             self.places = {int(k): dict(v) for k, v in state["places"].items()}
-        dataset = _Batches(data, config, start, rank, world, dict(self.places))
+        self._stop: Event | None = None
+        if workers:
+            self._stop = torch.multiprocessing.get_context("spawn").Event()
+        dataset = _Batches(data, config, start, rank, world, dict(self.places), self._stop)
         pinned = device is not None and device.type == "cuda"
         if workers:
             self._loader: DataLoader[Made] | None = DataLoader(
@@ -190,8 +200,22 @@ class Loader:
         return {"readers": self._readers, "places": places}
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, after the batches that they are making."""
         iterator, self._made = self._made, iter(())
-        shutdown = getattr(iterator, "_shutdown_workers", None)
-        if shutdown is not None:
-            shutdown()
+        if self._stop is not None:
+            end_workers(iterator, self._stop)
+
+
+def end_workers(iterator: Iterator[Any], stop: Event) -> None:
+    """End the processes behind an iterator of a ``DataLoader`` whose dataset ends upon ``stop``.
+
+    What they made is taken from them first. A process that exits while its other thread still
+    hands over tensors aborts: the thread is ended inside of C++ that no exception may leave.
+    """
+    stop.set()
+    with contextlib.suppress(Exception):  # of batches that nobody wants any more
+        for _ in iterator:
+            pass
+    shutdown = getattr(iterator, "_shutdown_workers", None)
+    if shutdown is not None:
+        shutdown()
