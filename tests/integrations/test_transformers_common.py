@@ -98,8 +98,9 @@ def test_save_load(model, inputs, tmp_path) -> None:
         assert torch.equal(value, loaded.state_dict()[name]), name
     want, got = model(**inputs), loaded(**inputs)
     assert torch.equal(got.audio_codes, want.audio_codes)
-    # The bar of the library's own check.
-    torch.testing.assert_close(got.audio_values, want.audio_values, atol=1e-5, rtol=0)
+    assert torch.equal(got.audio_values, want.audio_values)
+    # Elsewhere the sums of some products have another order, whatever the values here.
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in loaded.parameters())
 
 
 def test_state_dict_alone_makes_the_model(model, inputs) -> None:

@@ -17,6 +17,8 @@ from affectcodec.codec import AffectCodec
 from affectcodec.integrations.transformers.configuration import AffectCodecConfig
 from affectcodec.tokens import Tokens
 
+_ALIGNMENT = 64  # bytes, of what torch allocates on a CPU
+
 
 @dataclass
 class AffectCodecEncoderOutput(ModelOutput):
@@ -96,6 +98,11 @@ class AffectCodecModel(PreTrainedAudioTokenizerBase):
         for name, parameter in made.named_parameters():
             if not getattr(loaded[name], "_is_hf_initialized", False):
                 loaded[name].copy_(parameter)
+        for parameter in loaded.values():
+            # The library leaves weights where they lie in the file. Products of some shapes are
+            # summed in another order where an address is not that of an allocation.
+            if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT:
+                parameter.data = parameter.data.clone()
         module.quantizer.refold()
 
     def save_pretrained(  # type: ignore[override]
