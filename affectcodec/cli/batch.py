@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import click
 from tqdm import tqdm
 
 from affectcodec.cli.errors import EXIT_DAMAGED, EXIT_FAILED, EXIT_INTERRUPTED, describe
+from affectcodec.cli.inputs import STREAM, Plan
+from affectcodec.cli.outputs import binary_stdin, binary_stdout
 
 
 class Task(Protocol):
@@ -117,6 +119,29 @@ def run_batch(
             outcome.interrupted = True
     outcome.elapsed = time.monotonic() - started
     return outcome
+
+
+def standard_streams(plan: Plan) -> tuple[IO[bytes] | None, IO[bytes] | None]:
+    """Standard input and output, each where a job of the plan names it.
+
+    Raises:
+        click.UsageError: it is a terminal.
+    """
+    target = binary_stdout() if any(job.target == STREAM for job in plan.jobs) else None
+    source = binary_stdin() if any(job.source == STREAM for job in plan.jobs) else None
+    return source, target
+
+
+def conclude(
+    outcome: Outcome, plan: Plan, target: IO[bytes] | None, *, verb: str, quiet: bool
+) -> None:
+    """Write what goes to standard output, say what was done, and end the command."""
+    if target is not None:
+        for done in outcome.done:
+            target.write(done.data)
+        target.flush()
+    total = len(plan.jobs) + len(plan.failures)
+    finish(outcome, total=total, skipped=plan.skipped, verb=verb, quiet=quiet)
 
 
 def finish(outcome: Outcome, *, total: int, skipped: int, verb: str, quiet: bool) -> None:

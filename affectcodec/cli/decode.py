@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from affectcodec.cli.batch import Done, finish, run_batch
+from affectcodec.cli.batch import Done, conclude, run_batch, standard_streams
 from affectcodec.cli.inputs import STREAM, make_plan
 from affectcodec.cli.options import (
     StagesType,
@@ -22,7 +22,7 @@ from affectcodec.cli.options import (
     shared_options,
     split_output,
 )
-from affectcodec.cli.outputs import binary_stdin, binary_stdout, replacing
+from affectcodec.cli.outputs import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +118,7 @@ def decode(
         overwrite=overwrite,
         skip_existing=skip_existing,
     )
-    sink = binary_stdout() if any(job.target == STREAM for job in plan.jobs) else None
-    source = binary_stdin() if any(job.source == STREAM for job in plan.jobs) else None
+    source, target = standard_streams(plan)
     tasks = []
     if plan.jobs:
         codec = checked_codec(weights)
@@ -138,12 +137,7 @@ def decode(
     outcome = run_batch(
         tasks, decode_file, jobs=jobs, threads=threads, quiet=quiet, failures=plan.failures
     )
-    if sink is not None:
-        for done in outcome.done:
-            sink.write(done.data)
-        sink.flush()
-    total = len(plan.jobs) + len(plan.failures)
-    finish(outcome, total=total, skipped=plan.skipped, verb="Decoded", quiet=quiet)
+    conclude(outcome, plan, target, verb="Decoded", quiet=quiet)
 
 
 def decode_file(task: DecodeTask) -> Done:

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from affectcodec.cli.batch import Done, finish, run_batch
+from affectcodec.cli.batch import Done, conclude, run_batch, standard_streams
 from affectcodec.cli.inputs import STREAM, make_plan
 from affectcodec.cli.options import (
-    StagesType,
     check_existing_options,
     checked_codec,
     load_codec,
+    rate_options,
     resolve_rate,
     shared_options,
     split_output,
 )
-from affectcodec.cli.outputs import binary_stdin, binary_stdout, replacing
+from affectcodec.cli.outputs import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,16 +56,7 @@ class EncodeTask:
     metavar="PATH",
     help="File ending in .afc, folder, or '-' for standard output. Default: beside each input.",
 )
-@click.option(
-    "--kbps",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Bit rate: the highest one that does not exceed this. Default: the highest of all.",
-)
-@click.option(
-    "--stages",
-    type=StagesType(),
-    help="Stages instead of a rate: 4, or for each block emotion=8,acoustic=1.",
-)
+@rate_options
 @click.option(
     "--raw-rate",
     type=click.IntRange(1, 768_000),
@@ -137,8 +128,7 @@ def encode(
         overwrite=overwrite,
         skip_existing=skip_existing,
     )
-    sink = binary_stdout() if any(job.target == STREAM for job in plan.jobs) else None
-    source = binary_stdin() if any(job.source == STREAM for job in plan.jobs) else None
+    source, target = standard_streams(plan)
     tasks = []
     if plan.jobs:
         codec = checked_codec(weights)
@@ -160,12 +150,7 @@ def encode(
     outcome = run_batch(
         tasks, encode_file, jobs=jobs, threads=threads, quiet=quiet, failures=plan.failures
     )
-    if sink is not None:
-        for done in outcome.done:
-            sink.write(done.data)
-        sink.flush()
-    total = len(plan.jobs) + len(plan.failures)
-    finish(outcome, total=total, skipped=plan.skipped, verb="Encoded", quiet=quiet)
+    conclude(outcome, plan, target, verb="Encoded", quiet=quiet)
 
 
 def encode_file(task: EncodeTask) -> Done:

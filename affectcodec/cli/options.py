@@ -54,6 +54,21 @@ def split_output(
     return inputs, output
 
 
+def rate_options(command: Command) -> Command:
+    """``--kbps`` and ``--stages`` of commands that encode; :func:`resolve_rate` reads them."""
+    kbps = click.option(
+        "--kbps",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Bit rate: the highest one that does not exceed this. Default: the highest of all.",
+    )
+    stages = click.option(
+        "--stages",
+        type=StagesType(),
+        help="Stages instead of a rate: 4, or for each block emotion=8,acoustic=1.",
+    )
+    return kbps(stages(command))
+
+
 def shared_options(command: Command) -> Command:
     """Options of encode and decode alike, shown last in the help."""
     for option in reversed(

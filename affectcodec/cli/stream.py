@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 import click
 
-from affectcodec.cli.options import StagesType, checked_codec
+from affectcodec.cli.options import checked_codec, rate_options, resolve_rate
 from affectcodec.cli.outputs import binary_stdin, binary_stdout, replacing
 
 if TYPE_CHECKING:
@@ -52,14 +52,8 @@ def stream() -> None:
     """
 
 
-def _rate_options(kbps: float | None, stages: object) -> None:
-    if kbps is not None and stages is not None:
-        raise click.UsageError("--kbps and --stages both set the rate; give one of them.")
-
-
 @stream.command()
-@click.option("--kbps", type=click.FloatRange(min=0, min_open=True), help="Bit rate of the codes.")
-@click.option("--stages", type=StagesType(), help="Stages instead: 4, or emotion=8,acoustic=1.")
+@rate_options
 @click.option(
     "--frames-per-packet",
     type=click.IntRange(1, 64),
@@ -83,13 +77,11 @@ def encode(
     """PCM on standard input to an .afc stream on standard output, packet by packet."""
     from affectcodec.streaming import StreamingEncoder
 
-    _rate_options(kbps, stages)
     source, target = binary_stdin(), binary_stdout()
     codec = _single_threaded(weights)
     encoder = StreamingEncoder(
         codec,
-        stages=stages,
-        kbps=kbps,
+        stages=resolve_rate(codec, stages, kbps),
         frames_per_packet=frames_per_packet,
         dtx=dtx,
         engine=engine,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from affectcodec.cli.options import Stages, StagesType, checked_codec, resolve_rate
+from affectcodec.cli.options import Stages, checked_codec, rate_options, resolve_rate
 
 if TYPE_CHECKING:
     from affectcodec.corpus.parts import PartSummary
@@ -25,8 +25,7 @@ _MOST_ACTORS = 4096
 @click.command()
 @click.argument("source", type=click.Path(exists=True))
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--kbps", type=float, help="Bit rate in kbit/s; the most stages not above it.")
-@click.option("--stages", type=StagesType(), help="8, or emotion=8,acoustic=2. Default: all.")
+@rate_options
 @click.option(
     "--format",
     "file_format",
