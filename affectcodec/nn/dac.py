@@ -9,14 +9,18 @@ at hand; a teacher supervises it in training.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affectcodec.config import CodecConfig
 from affectcodec.nn.causal import CausalConvNeXt, StreamState
 from affectcodec.nn.conditioning import EncoderConditioning, FiLM, condition_of
 from affectcodec.nn.decoder import PROSODY_WIDTH, DecoderOutput, scale_gradient
-from affectcodec.nn.encoder import POOLED_BINS, emotion_bands, level_and_shape
+from affectcodec.nn.encoder import (
+    POOLED_BINS,
+    TwoBranchEncoder,
+    emotion_bands,
+    level_and_shape,
+)
 from affectcodec.nn.prosody import ProsodyHead
 from affectcodec.nn.snake import Snake, SnakeConv, SnakeDown, SnakeStack, SnakeUp
 from affectcodec.nn.spectral import PitchFeatures, ShortTimeAnalysis, log_magnitude
@@ -31,7 +35,7 @@ def _network(config: CodecConfig) -> SnakeNetworkConfig:
     return config.network
 
 
-class SnakeEncoder(nn.Module):
+class SnakeEncoder(TwoBranchEncoder):
     """Audio to the latent ``[B, T, D]``; frame ``t`` depends on samples ``< (t + 1) * hop``."""
 
     def __init__(self, config: CodecConfig) -> None:
@@ -74,23 +78,9 @@ class SnakeEncoder(nn.Module):
         """``[B, T * hop_length] -> [B, T, D]``."""
         shape, level = level_and_shape(log_magnitude(self.analysis(wav, state)))
         bands = emotion_bands(shape, level, self.analysis.per_frame)
-        hidden = {
-            "acoustic": self.acoustic(wav[:, None], state).transpose(1, 2),
-            "emotion": self.emotion(torch.cat([bands, self.pitch(wav, state)], -1), state),
-        }
-        if self.conditioning is not None:
-            hidden["acoustic"] = self.conditioning(hidden["acoustic"], hidden["emotion"], state)
-        return torch.cat([self._block(name, hidden[name]) for name in self.names], -1)
-
-    def emotion_latent(self, wav: Tensor) -> Tensor:
-        """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
-        shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
-        bands = emotion_bands(shape, level, self.analysis.per_frame)
-        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
-
-    def _block(self, name: str, hidden: Tensor) -> Tensor:
-        block = self.heads[name](hidden)
-        return F.layer_norm(block, block.shape[-1:])
+        acoustic = self.acoustic(wav[:, None], state).transpose(1, 2)
+        emotion = self.emotion(torch.cat([bands, self.pitch(wav, state)], -1), state)
+        return self._latent(acoustic, emotion, state)
 
 
 class SnakeDecoder(nn.Module):

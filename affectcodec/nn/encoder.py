@@ -29,7 +29,36 @@ def emotion_bands(shape: Tensor, level: Tensor, per_frame: int) -> Tensor:
     return torch.cat([bands, level], -1).reshape(batch, windows // per_frame, -1)
 
 
-class StreamEncoder(nn.Module):
+class TwoBranchEncoder(nn.Module):
+    """What every encoder is made of behind its acoustic branch: an emotion branch that reads band
+    spectra and pitch, a head for each block of the latent, and optional conditioning."""
+
+    analysis: ShortTimeAnalysis
+    pitch: PitchFeatures
+    emotion: CausalConvNeXt
+    heads: nn.ModuleDict
+    conditioning: EncoderConditioning | None
+    names: tuple[str, ...]
+
+    def emotion_latent(self, wav: Tensor) -> Tensor:
+        """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
+        shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
+        bands = emotion_bands(shape, level, self.analysis.per_frame)
+        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
+
+    def _latent(self, acoustic: Tensor, emotion: Tensor, state: StreamState | None) -> Tensor:
+        """``[B, T, D]`` of the outputs of both branches."""
+        if self.conditioning is not None:
+            acoustic = self.conditioning(acoustic, emotion, state)
+        hidden = {"acoustic": acoustic, "emotion": emotion}
+        return torch.cat([self._block(name, hidden[name]) for name in self.names], -1)
+
+    def _block(self, name: str, hidden: Tensor) -> Tensor:
+        block = self.heads[name](hidden)
+        return F.layer_norm(block, block.shape[-1:])
+
+
+class StreamEncoder(TwoBranchEncoder):
     """Audio to the latent ``[B, T, D]``; two branches that share only the analysis windows.
 
     Frame ``t`` depends on samples ``< (t + 1) * hop_length``. Spectra are divided by the level of
@@ -92,20 +121,4 @@ class StreamEncoder(nn.Module):
     def forward(self, wav: Tensor, state: StreamState | None = None) -> Tensor:
         """``[B, T * hop_length] -> [B, T, D]``."""
         acoustic, emotion = self.features(wav, state)
-        hidden = {
-            "acoustic": self.acoustic(acoustic, state),
-            "emotion": self.emotion(emotion, state),
-        }
-        if self.conditioning is not None:
-            hidden["acoustic"] = self.conditioning(hidden["acoustic"], hidden["emotion"], state)
-        return torch.cat([self._block(name, hidden[name]) for name in self.names], -1)
-
-    def emotion_latent(self, wav: Tensor) -> Tensor:
-        """The emotion block alone, ``[B, T * hop_length] -> [B, T, D_e]``."""
-        shape, level = level_and_shape(log_magnitude(self.analysis(wav)))
-        bands = emotion_bands(shape, level, self.analysis.per_frame)
-        return self._block("emotion", self.emotion(torch.cat([bands, self.pitch(wav)], -1)))
-
-    def _block(self, name: str, hidden: Tensor) -> Tensor:
-        block = self.heads[name](hidden)
-        return F.layer_norm(block, block.shape[-1:])
+        return self._latent(self.acoustic(acoustic, state), self.emotion(emotion, state), state)
