@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operators, one row an operator, and the choice of who computes them.
 
-Each row has a schema, a fake (shapes and types without data, for ``torch.compile`` and
-``torch.export``) and a reference in plain PyTorch. Each kernel backend registers it
-under a name of its own, ``affectcodec::encode_cpu``, ``affectcodec::encode_triton`` and so on, with
-one schema and one fake, so a graph says which kernels it was made for.
+Each row has a schema, a fake (``fakes.py``) and a reference in plain PyTorch. Each kernel backend
+registers it under a name of its own, ``affectcodec::encode_cpu``, ``affectcodec::encode_triton``
+and so on, with one schema and one fake, so a graph says which kernels it was made for.
 
 A quantizer is described to an operator by integers, ``config``: ``[bound (0 tanh, 1 clamp), K, G]``
 and for each of the ``G`` blocks ``[width, d, level 1 .. level d]``. Its parameters reach the
@@ -29,173 +28,10 @@ import torch
 from torch import Tensor
 
 from affectcodec import _native
-from affectcodec.ops import fsq
+from affectcodec.ops import fakes
 
 NAMESPACE = "affectcodec"
 VARIABLE = "AFFECTCODEC_BACKEND"
-UNIT = 64  # frames; the forward's saved values are padded to whole units
-
-# -- descriptions -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a fake needs of ``config``."""
-
-    num_stages: int
-    blocks: tuple[tuple[int, tuple[int, ...]], ...]  # width and levels
-
-    @classmethod
-    def of(cls, config: Sequence[int]) -> Shape:
-        blocks, at = [], 3
-        for _ in range(config[2]):
-            width, dims = config[at], config[at + 1]
-            blocks.append((width, tuple(config[at + 2 : at + 2 + dims])))
-            at += 2 + dims
-        return cls(config[1], tuple(blocks))
-
-    @property
-    def width(self) -> int:
-        return sum(width for width, _ in self.blocks)
-
-    @property
-    def code_dim(self) -> int:
-        return sum(len(levels) for _, levels in self.blocks)
-
-    @property
-    def token_dtype(self) -> torch.dtype:
-        size = 1
-        for _, levels in self.blocks:
-            for level in levels:
-                size *= level
-        return fsq.token_dtype(size)
-
-
-def _layout(tensor: Tensor, channels_last: bool) -> tuple[Any, Any]:
-    """Batch and frames of a latent."""
-    return tensor.shape[0], tensor.shape[1 if channels_last else 2]
-
-
-def _latent(like: Tensor, batch: Any, frames: Any, width: int, channels_last: bool) -> Tensor:
-    shape = (batch, frames, width) if channels_last else (batch, width, frames)
-    return like.new_empty(shape)
-
-
-# -- fakes --------------------------------------------------------------------------------------
-
-
-def _no_fold(params: list[Tensor], config: list[int]) -> Tensor:
-    raise NotImplementedError("the size of folded weights is the backend's affair; see _define")
-
-
-def folded_size(config: Sequence[int]) -> int:
-    """Floats of weights folded by compiled C++; their layout stands in ``csrc/core/plan.h``."""
-
-    def padded(count: int) -> int:
-        return -(-count // 16) * 16
-
-    shape, total = Shape.of(config), 0
-    stages = shape.num_stages
-    for width, levels in shape.blocks:
-        rows, most = stages * len(levels), max(levels)
-        ld_rows, ld_width = padded(rows), padded(width)
-        total += 2 * padded(rows * ld_width) + 2 * padded(width * ld_rows)
-        total += 2 * padded(rows * ld_rows) + padded((stages + 1) * ld_rows)
-        total += 3 * padded(rows * most) + padded(ld_rows) + padded((stages + 1) * ld_width)
-    return total
-
-
-def _triton_folded_size(config: Sequence[int]) -> int:
-    from affectcodec.kernels.plan import make_plan  # needs no triton
-
-    return make_plan(config).floats
-
-
-def _cuda_folded_size(config: Sequence[int]) -> int:
-    """As :func:`folded_size`, and behind it both projections split for tensor cores."""
-    shape, total = Shape.of(config), folded_size(config)
-    for width, levels in shape.blocks:
-        tiles, steps = -(-width // 16), -(-shape.num_stages * len(levels) // 16)
-        total += 2 * tiles * steps * 256
-    return total
-
-
-def _encode(z: Tensor, weights: Tensor, config: list[int], channels_last: bool) -> Tensor:
-    shape = Shape.of(config)
-    batch, frames = _layout(z, channels_last)
-    return z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
-
-
-def new_outputs(
-    z: Tensor, config: Sequence[int], count: int, channels_last: bool
-) -> tuple[list[Tensor], Tensor]:
-    """Room for ``count`` latents like ``z``, and for the tokens ``[B, K, T]``."""
-    shape = Shape.of(config)
-    batch, frames = _layout(z, channels_last)
-    latents = [_latent(z, batch, frames, shape.width, channels_last) for _ in range(count)]
-    return latents, z.new_empty((batch, shape.num_stages, frames), dtype=shape.token_dtype)
-
-
-def _forward(
-    z: Tensor,
-    weights: Tensor,
-    config: list[int],
-    counts: Tensor | None,
-    rates: list[int],
-    channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    shape = Shape.of(config)
-    batch, frames = _layout(z, channels_last)
-    latents, tokens = new_outputs(z, config, len(rates) + 1, channels_last)
-    # One dimension: a graph would be made again for a first dimension of one unit.
-    units = (batch * frames + UNIT - 1) // UNIT
-    saved = z.new_empty((units * shape.num_stages * shape.code_dim * UNIT,), dtype=torch.float32)
-    return latents, tokens, saved
-
-
-def _backward(
-    grads: list[Tensor],
-    present: list[int],
-    z: Tensor,
-    saved: Tensor,
-    weights: Tensor,
-    params: list[Tensor],
-    config: list[int],
-    counts: Tensor | None,
-    rates: list[int],
-    channels_last: bool,
-    need_dz: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    batch, frames = _layout(z, channels_last)
-    width = Shape.of(config).width
-    dz = _latent(z, batch, frames, width, channels_last) if need_dz else z.new_empty((0,))
-    return dz, [p.new_empty(p.shape) for p in params]
-
-
-def _decode(
-    tokens: Tensor,
-    weights: Tensor,
-    config: list[int],
-    counts: Tensor | None,
-    channels_last: bool,
-    dtype: torch.dtype,
-) -> Tensor:
-    like = weights.new_empty((0,), dtype=dtype)
-    width = Shape.of(config).width
-    return _latent(like, tokens.shape[0], tokens.shape[2], width, channels_last)
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    return None
-
-
-def _pack_bits(codes: Tensor, bits: int) -> Tensor:
-    return codes.new_empty(((codes.shape[0] * bits + 7) // 8,), dtype=torch.uint8)
-
-
-def _unpack_bits(data: Tensor, bits: int, count: int, dtype: torch.dtype) -> Tensor:
-    return data.new_empty((count,), dtype=dtype)
-
 
 # -- rows ---------------------------------------------------------------------------------------
 
@@ -222,49 +58,49 @@ _WEIGHTS = "Tensor weights, int[] config"
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
-        Op("fold", "(Tensor[] params, int[] config) -> Tensor", _no_fold),
-        Op("encode", f"(Tensor z, {_WEIGHTS}, bool channels_last) -> Tensor", _encode),
+        Op("fold", "(Tensor[] params, int[] config) -> Tensor", fakes.no_fold),
+        Op("encode", f"(Tensor z, {_WEIGHTS}, bool channels_last) -> Tensor", fakes.encode),
         Op(
             "encode_out",
             f"(Tensor z, {_WEIGHTS}, bool channels_last, Tensor(a!) out) -> ()",
-            _nothing,
+            fakes.nothing,
         ),
         Op(
             "forward",
             f"(Tensor z, {_WEIGHTS}, Tensor? counts, int[] rates, bool channels_last)"
             " -> (Tensor[], Tensor, Tensor)",
-            _forward,
+            fakes.forward,
         ),
         Op(
             "forward_out",
             f"(Tensor z, {_WEIGHTS}, Tensor? counts, int[] rates, bool channels_last, "
             "Tensor(a!)[] out, Tensor(b!) tokens) -> ()",
-            _nothing,
+            fakes.nothing,
         ),
         Op(
             "backward",
             "(Tensor[] grads, int[] present, Tensor z, Tensor saved, Tensor weights, "
             "Tensor[] params, int[] config, Tensor? counts, int[] rates, bool channels_last, "
             "bool need_dz) -> (Tensor, Tensor[])",
-            _backward,
+            fakes.backward,
         ),
         Op(
             "decode",
             f"(Tensor tokens, {_WEIGHTS}, Tensor? counts, bool channels_last, ScalarType dtype)"
             " -> Tensor",
-            _decode,
+            fakes.decode,
         ),
         Op(
             "decode_out",
             f"(Tensor tokens, {_WEIGHTS}, Tensor? counts, bool channels_last, Tensor(a!) out)"
             " -> ()",
-            _nothing,
+            fakes.nothing,
         ),
-        Op("pack_bits", "(Tensor codes, int bits) -> Tensor", _pack_bits),
+        Op("pack_bits", "(Tensor codes, int bits) -> Tensor", fakes.pack_bits),
         Op(
             "unpack_bits",
             "(Tensor data, int bits, int count, ScalarType dtype) -> Tensor",
-            _unpack_bits,
+            fakes.unpack_bits,
         ),
     )
 }
@@ -287,7 +123,7 @@ class Backend:
     device: str
     module: str
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
-    folded_size: Callable[[Sequence[int]], int] = folded_size
+    folded_size: Callable[[Sequence[int]], int] = fakes.folded_size
     elsewhere: str = ""
 
     def why_missing(self) -> str:
@@ -311,10 +147,10 @@ BACKENDS: dict[str, Backend] = {
             "triton",
             "cuda",
             "affectcodec.kernels.bd_rfsq",
-            folded_size=_triton_folded_size,
+            folded_size=fakes.triton_folded_size,
             elsewhere="start the process with TRITON_INTERPRET=1 to interpret it on cpu tensors",
         ),
-        Backend("cuda", "cuda", "affectcodec._cuda", folded_size=_cuda_folded_size),
+        Backend("cuda", "cuda", "affectcodec._cuda", folded_size=fakes.cuda_folded_size),
     )
 }
 REFERENCE = "reference"

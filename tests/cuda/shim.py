@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from affectcodec.ops.registry import UNIT, Shape, _latent
+from affectcodec.ops.fakes import UNIT, Shape, empty_latent
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
@@ -227,7 +227,7 @@ class Kernels:
         shape = Shape.of(config)
         batch, frames = z.shape[0], z.shape[1 if channels_last else 2]
         latents = [
-            _latent(z, batch, frames, shape.width, channels_last).fill_(float("nan"))
+            empty_latent(z, batch, frames, shape.width, channels_last).fill_(float("nan"))
             for _ in range(len(rates) + 1)
         ]
         tokens = torch.full((batch, shape.num_stages, frames), 77, dtype=shape.token_dtype)
@@ -273,7 +273,7 @@ class Kernels:
         shape = Shape.of(config)
         batch, frames = z.shape[0], z.shape[1 if channels_last else 2]
         ascending = [*rates, shape.num_stages]
-        dz = _latent(z, batch, frames, shape.width, channels_last).fill_(float("nan"))
+        dz = empty_latent(z, batch, frames, shape.width, channels_last).fill_(float("nan"))
         found = [torch.full_like(p, float("nan")) for p in params]
         given: list[Tensor | None] = [None] * len(ascending)
         for i, g in zip(present, grads, strict=True):
@@ -299,7 +299,7 @@ class Kernels:
     ) -> Tensor:  # fmt: skip
         like = torch.empty(0, dtype=dtype)
         width = Shape.of(config).width
-        out = _latent(like, tokens.shape[0], tokens.shape[2], width, channels_last)
+        out = empty_latent(like, tokens.shape[0], tokens.shape[2], width, channels_last)
         out.fill_(float("nan"))
         self.decode_out(tokens, weights, config, counts, channels_last, out)
         return out
@@ -310,7 +310,7 @@ class Kernels:
     ) -> None:  # fmt: skip
         width = Shape.of(config).width
         if tuple(out.shape) != tuple(
-            _latent(tokens, tokens.shape[0], tokens.shape[2], width, channels_last).shape
+            empty_latent(tokens, tokens.shape[0], tokens.shape[2], width, channels_last).shape
         ):
             raise RuntimeError("out: wanted the batch and frames of tokens")
         source, target = _tokens_of(tokens), _latent_of(out, channels_last)

@@ -13,14 +13,10 @@ import torch
 from click.testing import CliRunner
 
 from affectcodec.config import BDRFSQConfig, Block
-from affectcodec.evaluation.algebra import (
-    CONDITIONS,
+from affectcodec.evaluation.algebra import CONDITIONS, compare, compare_words, main, markdown
+from affectcodec.evaluation.algebra_tokens import (
     Trio,
-    compare,
-    compare_words,
-    main,
     make_trios,
-    markdown,
     speech_tokens,
     swap_acoustic,
     variants,

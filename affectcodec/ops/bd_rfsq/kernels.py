@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from affectcodec.ops.registry import BACKENDS, OPS, new_outputs
+from affectcodec.ops.fakes import new_outputs
+from affectcodec.ops.registry import BACKENDS, OPS
 
 # Looked up once: an attribute chain through torch.ops costs more than the call of one frame.
 _KERNELS = {backend: {name: op.kernel(backend) for name, op in OPS.items()} for backend in BACKENDS}
