@@ -27,8 +27,9 @@ OPTIONS = {
 # What starts processes of its own loads the installed build there; compilers are not to be
 # instrumented either, and the suite names other backends, too.
 SUITE = [
-    "tests/ops/test_kernel_values.py", "tests/ops/test_cpu_properties.py",
-    "tests/ops/test_folding.py", "tests/ops/test_registry.py", "tests/ops/test_bits.py",
+    "tests/ops/test_kernel_values.py", "tests/ops/test_kernel_gradients.py",
+    "tests/ops/test_cpu_properties.py", "tests/ops/test_folding.py",
+    "tests/ops/test_registry.py", "tests/ops/test_bits.py",
 ]  # fmt: skip
 LEFT_OUT = "instruction or installed_library or compiled or environment or native_parts or triton"
 

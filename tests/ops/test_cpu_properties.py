@@ -192,6 +192,7 @@ def test_the_suite_passes_under_each_forced_instruction_set(isa: str) -> None:
     done = run_forced(
         isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-m", "not slow",
         "-k", f"not ({NOT_FORCED}) and not triton", "tests/ops", "tests/nn/test_bdrfsq.py",
+        "tests/nn/test_bdrfsq_damage.py",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
 
