@@ -87,7 +87,7 @@ EncoderParts build_encoder(const std::vector<int64_t>& config, const py::list& l
   EncoderNet& net = parts.net;
   Numbers n(config, "encoder");
   const std::vector<Array> arrays = read_arrays(list);
-  Builder builder(arrays, network_kernels(), half);
+  Builder builder(arrays, network_kernels(), half, kEncoderDepth);
   net.windows = read_windows(&n);
   net.pitch_window = n.next(2, 1 << 16);
   net.low_bins = n.next(1, net.pitch_window / 2);
@@ -134,7 +134,7 @@ DecoderParts build_decoder(const std::vector<int64_t>& config, const std::vector
   Numbers n(config, "decoder");
   if (reals.size() != 3) throw py::value_error("decoder: wanted top_hz and two decays");
   const std::vector<Array> arrays = read_arrays(list);
-  Builder builder(arrays, network_kernels(), half);
+  Builder builder(arrays, network_kernels(), half, kDecoderDepth);
   net.windows = read_windows(&n);
   net.sample_rate = n.next(1, 1 << 24);
   const int kernel = n.next(1, 64), expansion = n.next(1, 64);

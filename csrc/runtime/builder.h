@@ -42,8 +42,8 @@ struct Array {
 // Hands out the arrays in order and owns what is made of them.
 class Builder {
  public:
-  Builder(const std::vector<Array>& arrays, const Kernels& kernels, bool half)
-      : arrays_(arrays), kernels_(kernels), half_(half) {}
+  Builder(const std::vector<Array>& arrays, const Kernels& kernels, bool half, int32_t depth)
+      : arrays_(arrays), kernels_(kernels), half_(half), depth_(depth) {}
 
   int64_t bytes() const { return bytes_; }
   std::vector<Memory> release() { return std::move(memory_); }
@@ -65,6 +65,7 @@ class Builder {
     Linear<T> l;
     l.in = in;
     l.out = out;
+    l.depth = depth_;
     const Array& w = next(static_cast<int64_t>(in) * out);
     if (w.wide) throw std::runtime_error(w.name + ": wanted float32");
     const float* from = static_cast<const float*>(w.data);
@@ -204,6 +205,7 @@ class Builder {
   const std::vector<Array>& arrays_;
   const Kernels& kernels_;
   bool half_;
+  int32_t depth_;
   size_t at_ = 0;
   int64_t bytes_ = 0;
   std::vector<Memory> memory_;

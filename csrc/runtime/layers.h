@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layers of the causal networks on rows of features [rows][padded channels].
 //
-// An output is one chain of multiply-adds over at most kDepth inputs, chain after chain. Its order
+// An output is one chain of multiply-adds over at most `depth` inputs, chain after chain. Its order
 // follows from the layer alone: neither the number of rows nor the tile a row falls into moves it.
 // Short chains round less: the sum that a term is added to has not grown far yet.
 #pragma once
@@ -128,10 +128,10 @@ AC_INLINE void tile(const T* x, ptrdiff_t ld_x, const W* w, int depth, T* y, ptr
 
 template <int V, typename T, typename W>
 AC_INLINE void panel(const T* x, ptrdiff_t ld_x, int rows, const W* w, int depth, T* y,
-                     ptrdiff_t ld_y, const T* bias) {
+                     ptrdiff_t ld_y, const T* bias, int most) {
   // Chunk by chunk, all rows: the chunk of the weights stays near.
-  for (int k = 0; k < depth; k += kDepth) {
-    const int size = depth - k < kDepth ? depth - k : kDepth;
+  for (int k = 0; k < depth; k += most) {
+    const int size = depth - k < most ? depth - k : most;
     const T* add = k == 0 ? bias : nullptr;
     int r = 0;
     for (; r + kTileRows <= rows; r += kTileRows) {
@@ -157,11 +157,15 @@ __attribute__((noinline)) static void product(const Linear<T>& l, const W* w, co
   const int vectors = static_cast<int>(padded_size(l.out)) / lanes;
   int v = 0;
   for (; v + kTileVectors <= vectors; v += kTileVectors) {
-    panel<kTileVectors>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes);
+    panel<kTileVectors>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes, l.depth);
     w += packed(w, l.in, kTileVectors * lanes);
   }
-  if (vectors - v == 2) panel<2>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes);
-  if (vectors - v == 1) panel<1>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes);
+  if (vectors - v == 2) {
+    panel<2>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes, l.depth);
+  }
+  if (vectors - v == 1) {
+    panel<1>(x, ld_x, rows, w, l.in, y + v * lanes, ld_y, l.bias + v * lanes, l.depth);
+  }
 }
 
 // y [rows][padded out] of x [rows][in].

@@ -12,9 +12,11 @@ namespace runtime {
 constexpr int kMaxRows = 32;    // frames of one pass, of any slots
 constexpr int kMaxBlocks = 64;  // ConvNeXt blocks of one stack
 constexpr int kMaxPasses = 24;  // factors of a transform
-constexpr int kDepth = 64;      // terms of one partial sum; part of the reduction order
-constexpr int kPad = 16;        // elements: the widest register
-constexpr int kMostLanes = 8;   // float64 lanes of the widest register
+// Terms of one partial sum; part of the reduction order. Digits of the encoder hang on rounding,
+// which is less in short sums; the decoder is faster with long ones.
+constexpr int kEncoderDepth = 64, kDecoderDepth = 256;
+constexpr int kPad = 16;       // elements: the widest register
+constexpr int kMostLanes = 8;  // float64 lanes of the widest register
 
 inline int64_t padded_size(int64_t count) { return (count + kPad - 1) / kPad * kPad; }
 
@@ -22,6 +24,7 @@ inline int64_t padded_size(int64_t count) { return (count + kPad - 1) / kPad * k
 template <typename T>
 struct Linear {
   int32_t in = 0, out = 0;
+  int32_t depth = 0;  // terms of one partial sum
   bool half = false;  // weights in bfloat16, those of two neighbouring inputs in one word
   const void* weight = nullptr;
   const T* bias = nullptr;  // padded with zeros
