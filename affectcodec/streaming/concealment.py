@@ -36,8 +36,8 @@ PREDICTOR_FORMAT = "affectcodec-concealment-1"
 INPUT_FRAMES = 2
 
 QUIET_DB = -45.0  # dBFS of a hop that is held, not faded
-_FULL_FRAMES = 2  # lost frames at full level
-_FADE = 0.2  # of full level a frame after those
+_FULL_FRAMES = 4  # lost frames at full level
+_FADE = 0.1  # of full level a frame after those
 
 
 class LatentHistory:

@@ -71,8 +71,8 @@ def test_gains_hold_then_fade_and_quiet_is_held() -> None:
     conceal = Concealment("predict")
     assert conceal.next(history)[1] == 0.0  # nothing came yet
     history.append(np.arange(8, dtype=np.float32).reshape(4, 2))
-    gains = [conceal.next(history)[1] for _ in range(9)]
-    assert gains[:2] == [1.0, 1.0] and gains[-1] == 0.0 and gains == sorted(gains, reverse=True)
+    gains = [conceal.next(history)[1] for _ in range(16)]
+    assert gains[:4] == [1.0] * 4 and gains[-1] == 0.0 and gains == sorted(gains, reverse=True)
     history.append(history.latents)
     history.quiet = True
     held = [conceal.next(history) for _ in range(40)]
