@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from affectcodec.codec import AffectCodec
+from affectcodec.corpus.memory import Trimmer
 from affectcodec.corpus.parts import PartSummary, summarize
 from affectcodec.corpus.plan import Plan, Settings
 from affectcodec.corpus.sources import Part
@@ -88,7 +89,8 @@ def _start(folder: str, settings: Settings, threads: int, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _die_with_parent()
-    _worker.update(folder=Path(folder), settings=settings, codec=_load(settings, device))
+    codec = _load(settings, device)
+    _worker.update(folder=Path(folder), settings=settings, codec=codec, trim=Trimmer())
 
 
 def _die_with_parent() -> None:
@@ -106,6 +108,7 @@ def _die_with_parent() -> None:
 
 def _do(number: int, part: Part) -> PartSummary:
     do_part(_worker["folder"], number, part, _worker["settings"], _worker["codec"])
+    _worker["trim"]()
     return summarize(_worker["folder"], number, _worker["settings"].format)
 
 
@@ -131,12 +134,14 @@ class RayWorker:
         torch.set_num_threads(threads)
         self.folder, self.settings = Path(folder), settings
         self.codec = _load(settings, device)
+        self.trim = Trimmer()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         found = []
         for number, offset in zip(batch["number"], batch["offset"], strict=True):
             part = Plan.part_at(self.folder, int(offset))
             do_part(self.folder, int(number), part, self.settings, self.codec)
+            self.trim()
             summary = summarize(self.folder, int(number), self.settings.format)
             found.append(json.dumps(dataclasses.asdict(summary)))
         return {"summary": found}
