@@ -115,6 +115,7 @@ def _do(number: int, part: Part) -> PartSummary:
 # -- Ray ----------------------------------------------------------------------------------------
 
 _MOST_BLOCKS = 10_000  # each is an object that the driver keeps account of
+_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head node alone
 
 
 def _room(resources: dict[str, float], workers: int, threads: int, device: str) -> int:
@@ -145,6 +146,72 @@ class RayWorker:
             summary = summarize(self.folder, int(number), self.settings.format)
             found.append(json.dumps(dataclasses.asdict(summary)))
         return {"summary": found}
+
+
+def _ray_summaries(
+    folder: Path, missing: list[int], workers: int, threads: int, device: str
+) -> Iterator[str]:
+    """Work on the missing parts by Ray Data, in a process of the cluster; JSON of each summary."""
+    import ray
+
+    plan = Plan.load(folder)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    wanted = set(missing)
+    # Parts stay in the plan, which every node can read: a million of them pass as numbers.
+    items = [
+        {"number": number, "offset": offset}
+        for number, offset in plan.offsets()
+        if number in wanted
+    ]
+    # A block is done again when its node is lost, less the parts that are written.
+    blocks = min(len(items), _MOST_BLOCKS)
+    data = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        RayWorker,
+        fn_constructor_args=(str(folder), plan.settings, threads, device),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=workers,
+            initial_size=_room(ray.cluster_resources(), workers, threads, device),
+        ),
+        num_cpus=threads,
+        num_gpus=1 if device == "cuda" else 0,
+    )
+    for row in data.iter_rows():
+        yield row["summary"]
+
+
+class RayDriver:
+    """An actor that drives Ray Data, which cannot be driven from the far end of ``ray://``."""
+
+    def __init__(
+        self, folder: str, missing: list[int], workers: int, threads: int, device: str
+    ) -> None:
+        self.summaries = _ray_summaries(Path(folder), missing, workers, threads, device)
+
+    def next(self) -> str | None:
+        """JSON of the next summary; None at the end."""
+        return next(self.summaries, None)
+
+
+def _client_summaries(
+    folder: Path, missing: list[int], workers: int, threads: int, device: str
+) -> Iterator[str]:
+    """As :func:`_ray_summaries`, through Ray Client."""
+    import ray
+
+    # On the head node: the job then dies with the cluster, not with some other node.
+    remote = ray.remote(RayDriver).options(num_cpus=0, resources={_HEAD: 0.001})
+    try:
+        driver = remote.remote(str(folder), missing, workers, threads, device)
+        while (summary := ray.get(driver.next.remote())) is not None:
+            yield summary
+    except (ray.exceptions.RayActorError, ConnectionError) as error:
+        raise EngineError(
+            f"ray: the job's driver in the cluster died ({error}); run again, the parts that are "
+            "written stay"
+        ) from None
 
 
 def run_ray(
@@ -190,31 +257,10 @@ def run_ray(
         except ConnectionError as error:
             raise EngineError(f"ray: no cluster at {address!r}: {error}") from None
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        wanted = set(missing)
-        # Parts stay in the plan, which every node can read: a million of them pass as numbers.
-        items = [
-            {"number": number, "offset": offset}
-            for number, offset in plan.offsets()
-            if number in wanted
-        ]
-        # A block is done again when its node is lost, less the parts that are written.
-        blocks = min(len(items), _MOST_BLOCKS)
-        data = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
-            RayWorker,
-            fn_constructor_args=(str(plan.folder.resolve()), plan.settings, threads, device),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1,
-                max_size=workers,
-                initial_size=_room(ray.cluster_resources(), workers, threads, device),
-            ),
-            num_cpus=threads,
-            num_gpus=1 if device == "cuda" else 0,
-        )
-        for row in data.iter_rows():
-            yield PartSummary(**json.loads(row["summary"]))
+        far = ray.util.client.ray.is_connected()
+        summaries = _client_summaries if far else _ray_summaries
+        for summary in summaries(plan.folder.resolve(), missing, workers, threads, device):
+            yield PartSummary(**json.loads(summary))
     finally:
         if own:
             with contextlib.suppress(Exception):

@@ -20,9 +20,9 @@ def _trim() -> Callable[[int], Any] | None:
 class Trimmer:
     """Hands freed memory back to the system, at most once in so many seconds.
 
-    Batches of ever different shapes leave holes between what stays, and glibc's heap grows by a
-    third over some hundred batches although nothing is kept. What is handed back must be mapped again,
-    some 0.05 s for 200 MB: little, as long as it is rare.
+    Batches of ever different shapes leave holes between what stays, and the heap of glibc grows by
+    a third over some hundred batches although nothing is kept. What is handed back must be mapped
+    again, some 0.05 s for 200 MB: little, as long as it is rare.
 
     Args:
         seconds: least time between two calls that do something.

@@ -19,7 +19,7 @@ from affectcodec.corpus.plan import Plan
 from affectcodec.corpus.work import do_part
 from affectcodec.tokens import Vocabulary
 from tests.corpus.corpora import save_codec, settings_for, snapshot, wav_bytes
-from tests.corpus.nodes import ACCESS, two_nodes, wait_for_nodes
+from tests.corpus.nodes import ACCESS, two_nodes
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +30,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(sys.platform != "linux", reason="Ray joins nodes of one machine on Linux"),
 ]
-COUNT = 160
+COUNT = 120
 
 
 def command(source: Path, target: Path, weights: Path, *more: str) -> list[str]:
@@ -92,7 +92,6 @@ def test_a_job_outlives_one_of_its_two_nodes(tmp_path: Path, client: bool) -> No
             if job.poll() is None:
                 job.kill()
                 job.wait()
-        wait_for_nodes(address, 1)
     print(f"killed at {at} of {COUNT} parts")
     assert snapshot(target) == snapshot(tmp_path / "local")
 
