@@ -110,12 +110,12 @@ def two_nodes(log: Path) -> Iterator[tuple[Node, str, str]]:
     port, client = free_ports(2)
     # Ray replaces 127.0.0.1 by the address of the machine, and listens there.
     address = f"{ray.util.get_node_ip_address()}:{port}"
-    common = ("--num-cpus=1", "--object-store-memory=100000000")
+    common = ("--num-cpus=1", "--object-store-memory=100000000", "--include-log-monitor=false")
     head = Node(
         environment,
         log,
         *("--head", f"--port={port}", f"--ray-client-server-port={client}"),
-        *(f"--temp-dir={folder}", "--include-dashboard=false", *common),
+        *(f"--temp-dir={folder}", "--include-dashboard=false", "--no-monitor", *common),
     )
     worker = None
     try:
