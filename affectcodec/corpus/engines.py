@@ -204,9 +204,9 @@ def _client_summaries(
     # On the head node: the job then dies with the cluster, not with some other node.
     remote = ray.remote(RayDriver).options(num_cpus=0, resources={_HEAD: 0.001})
     try:
-        driver = remote.remote(str(folder), missing, workers, threads, device)
+        driver: Any = remote.remote(str(folder), missing, workers, threads, device)
         while (summary := ray.get(driver.next.remote())) is not None:
-            yield summary
+            yield str(summary)
     except (ray.exceptions.RayActorError, ConnectionError) as error:
         raise EngineError(
             f"ray: the job's driver in the cluster died ({error}); run again, the parts that are "
