@@ -104,6 +104,8 @@ def two_nodes(log: Path) -> Iterator[tuple[Node, str, str]]:
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "5000",
         "RAY_health_check_failure_threshold": "3",
+        # Half a minute is too short for the server of a client where other tests run.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "180",
         "OMP_NUM_THREADS": "1",
         **ACCESS,
     }
