@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from affectcodec.codec import AffectCodec
+from affectcodec.corpus.memory import Trimmer
 from affectcodec.corpus.parts import PartSummary, summarize
 from affectcodec.corpus.plan import Plan, Settings
 from affectcodec.corpus.sources import Part
@@ -88,7 +89,8 @@ def _start(folder: str, settings: Settings, threads: int, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _die_with_parent()
-    _worker.update(folder=Path(folder), settings=settings, codec=_load(settings, device))
+    codec = _load(settings, device)
+    _worker.update(folder=Path(folder), settings=settings, codec=codec, trim=Trimmer())
 
 
 def _die_with_parent() -> None:
@@ -106,12 +108,14 @@ def _die_with_parent() -> None:
 
 def _do(number: int, part: Part) -> PartSummary:
     do_part(_worker["folder"], number, part, _worker["settings"], _worker["codec"])
+    _worker["trim"]()
     return summarize(_worker["folder"], number, _worker["settings"].format)
 
 
 # -- Ray ----------------------------------------------------------------------------------------
 
 _MOST_BLOCKS = 10_000  # each is an object that the driver keeps account of
+_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head node alone
 
 
 def _room(resources: dict[str, float], workers: int, threads: int, device: str) -> int:
@@ -131,15 +135,83 @@ class RayWorker:
         torch.set_num_threads(threads)
         self.folder, self.settings = Path(folder), settings
         self.codec = _load(settings, device)
+        self.trim = Trimmer()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         found = []
         for number, offset in zip(batch["number"], batch["offset"], strict=True):
             part = Plan.part_at(self.folder, int(offset))
             do_part(self.folder, int(number), part, self.settings, self.codec)
+            self.trim()
             summary = summarize(self.folder, int(number), self.settings.format)
             found.append(json.dumps(dataclasses.asdict(summary)))
         return {"summary": found}
+
+
+def _ray_summaries(
+    folder: Path, missing: list[int], workers: int, threads: int, device: str
+) -> Iterator[str]:
+    """Work on the missing parts by Ray Data, in a process of the cluster; JSON of each summary."""
+    import ray
+
+    plan = Plan.load(folder)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    wanted = set(missing)
+    # Parts stay in the plan, which every node can read: a million of them pass as numbers.
+    items = [
+        {"number": number, "offset": offset}
+        for number, offset in plan.offsets()
+        if number in wanted
+    ]
+    # A block is done again when its node is lost, less the parts that are written.
+    blocks = min(len(items), _MOST_BLOCKS)
+    data = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        RayWorker,
+        fn_constructor_args=(str(folder), plan.settings, threads, device),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=workers,
+            initial_size=_room(ray.cluster_resources(), workers, threads, device),
+        ),
+        num_cpus=threads,
+        num_gpus=1 if device == "cuda" else 0,
+    )
+    for row in data.iter_rows():
+        yield row["summary"]
+
+
+class RayDriver:
+    """An actor that drives Ray Data, which cannot be driven from the far end of ``ray://``."""
+
+    def __init__(
+        self, folder: str, missing: list[int], workers: int, threads: int, device: str
+    ) -> None:
+        self.summaries = _ray_summaries(Path(folder), missing, workers, threads, device)
+
+    def next(self) -> str | None:
+        """JSON of the next summary; None at the end."""
+        return next(self.summaries, None)
+
+
+def _client_summaries(
+    folder: Path, missing: list[int], workers: int, threads: int, device: str
+) -> Iterator[str]:
+    """As :func:`_ray_summaries`, through Ray Client."""
+    import ray
+
+    # On the head node: the job then dies with the cluster, not with some other node.
+    remote = ray.remote(RayDriver).options(num_cpus=0, resources={_HEAD: 0.001})
+    try:
+        driver: Any = remote.remote(str(folder), missing, workers, threads, device)
+        while (summary := ray.get(driver.next.remote())) is not None:
+            yield str(summary)
+    except (ray.exceptions.RayActorError, ConnectionError) as error:
+        raise EngineError(
+            f"ray: the job's driver in the cluster died ({error}); run again, the parts that are "
+            "written stay"
+        ) from None
 
 
 def run_ray(
@@ -185,31 +257,10 @@ def run_ray(
         except ConnectionError as error:
             raise EngineError(f"ray: no cluster at {address!r}: {error}") from None
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        wanted = set(missing)
-        # Parts stay in the plan, which every node can read: a million of them pass as numbers.
-        items = [
-            {"number": number, "offset": offset}
-            for number, offset in plan.offsets()
-            if number in wanted
-        ]
-        # A block is done again when its node is lost, less the parts that are written.
-        blocks = min(len(items), _MOST_BLOCKS)
-        data = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
-            RayWorker,
-            fn_constructor_args=(str(plan.folder.resolve()), plan.settings, threads, device),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1,
-                max_size=workers,
-                initial_size=_room(ray.cluster_resources(), workers, threads, device),
-            ),
-            num_cpus=threads,
-            num_gpus=1 if device == "cuda" else 0,
-        )
-        for row in data.iter_rows():
-            yield PartSummary(**json.loads(row["summary"]))
+        far = ray.util.client.ray.is_connected()
+        summaries = _client_summaries if far else _ray_summaries
+        for summary in summaries(plan.folder.resolve(), missing, workers, threads, device):
+            yield PartSummary(**json.loads(summary))
     finally:
         if own:
             with contextlib.suppress(Exception):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from affectcodec.tokens.batch import Tokens
+from affectcodec.tokens.chunks import fresh
 from affectcodec.tokens.reading import read_rows, read_whole
 from affectcodec.tokens.rows import check_present, digit, write_rows
 from affectcodec.tokens.vocabulary import Row, StageSubset, Vocabulary
@@ -135,7 +136,7 @@ class Pattern:
         special = self.vocabulary.special
         batch, frames, device = tokens.batch_size, tokens.num_frames, tokens.codes.device
         even = bool((lengths == frames).all())
-        ids = torch.empty((batch, width), dtype=torch.int64, device=device)
+        ids = fresh((batch, width), torch.int64, device)
         start = torch.full((batch,), int(self.bos), device=device)
         first = int(self.bos)
         subset = self.vocabulary.subset(self.stages)

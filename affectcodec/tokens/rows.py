@@ -10,10 +10,11 @@ from torch import Tensor
 
 from affectcodec.config import BDRFSQConfig
 from affectcodec.tokens.batch import Tokens
-from affectcodec.tokens.chunks import Piece, each
+from affectcodec.tokens.chunks import Piece, each, fresh
 from affectcodec.tokens.vocabulary import Row
 
 Subset = dict[str, tuple[int, ...]]
+_FEW_ROWS = 4
 
 
 def digit(codes: Tensor, quantizer: BDRFSQConfig, name: str) -> Tensor:
@@ -23,7 +24,11 @@ def digit(codes: Tensor, quantizer: BDRFSQConfig, name: str) -> Tensor:
     if base & (base - 1) or size & (size - 1):
         return codes // base % size
     # Shift and mask: an integer division costs ten times as much.
-    return (codes >> (base.bit_length() - 1)) & (size - 1)
+    if base == 1:
+        return codes & (size - 1)
+    found = codes >> (base.bit_length() - 1)
+    found &= size - 1
+    return found
 
 
 def take(codes: Tensor, stages: Sequence[int]) -> Tensor:
@@ -68,10 +73,15 @@ def _write(
             found = digit(found, quantizer, block)
         elif len(set(subset.values())) > 1:
             found = without_cut(found, quantizer, stages, subset)
-        if moved:
+        if moved and block is not None and offsets.dtype == found.dtype:
+            found += offsets[:, None]  # `digit` made it
+        elif moved:
             found = found + offsets[:, None]
         target = out[clips, steps]
-        # Row by row: one copy of all would step through the few rows of a frame innermost.
+        if len(stages) > _FEW_ROWS:
+            target.copy_(found.transpose(1, 2))
+            return True
+        # One copy of all steps through the few rows of a frame innermost.
         for row in range(len(stages)):
             target[..., row].copy_(found[:, row])
         return True
@@ -102,7 +112,7 @@ def read_composite(
     offsets = torch.tensor([row.offset for row in rows], dtype=narrow, device=device)
     bases = list(quantizer.token_bases().values()) if own > 1 else [1]
     body = ids[:, first : first + top * len(rows)].unflatten(1, (top, len(rows)))
-    codes = torch.empty(batch, stages, top, dtype=dtype, device=device)
+    codes = fresh((batch, stages, top), dtype, device)
     even, moved = bool((frames == top).all()), bool(offsets.any())
 
     def work(piece: Piece) -> bool:
@@ -112,8 +122,7 @@ def read_composite(
         # No id may wrap into a possible one, neither here nor less its offset.
         if not _within(part, 0, 2**31 if narrow == torch.int32 else 2**63):
             return False
-        for row in range(len(rows)):
-            values[:, row].copy_(part[..., row])
+        values.copy_(part.transpose(1, 2))
         if moved:
             values -= offsets[:, None]
         if not even:

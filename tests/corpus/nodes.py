@@ -19,6 +19,13 @@ from pathlib import Path
 import ray
 
 _MARK = "AFFECTCODEC_TEST_NODE"
+# `ray start` that dies with the tests however they end; what it starts dies with it, by Ray itself.
+_START = """
+import ctypes, signal
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+from ray.scripts.scripts import main
+main()
+"""
 # Nodes and jobs of one cluster share a token.
 ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
 
@@ -43,10 +50,11 @@ class Node:
         name, _, value = self.mark.partition("=")
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments],
+                [sys.executable, "-c", _START, "start", "--block", *arguments],
                 env={**environment, name: value},
                 stdout=file,
                 stderr=file,
+                start_new_session=True,
             )
 
     def processes(self) -> list[int]:
@@ -96,30 +104,57 @@ def two_nodes(log: Path) -> Iterator[tuple[Node, str, str]]:
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "5000",
         "RAY_health_check_failure_threshold": "3",
+        # Half a minute is too short for the server of a client where other tests run.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "180",
         "OMP_NUM_THREADS": "1",
         **ACCESS,
     }
     port, client = free_ports(2)
     # Ray replaces 127.0.0.1 by the address of the machine, and listens there.
     address = f"{ray.util.get_node_ip_address()}:{port}"
-    common = ("--num-cpus=1", "--object-store-memory=100000000")
+    common = ("--num-cpus=1", "--object-store-memory=100000000", "--include-log-monitor=false")
     head = Node(
         environment,
         log,
         *("--head", f"--port={port}", f"--ray-client-server-port={client}"),
-        *(f"--temp-dir={folder}", "--include-dashboard=false", *common),
+        *(f"--temp-dir={folder}", "--include-dashboard=false", "--no-monitor", *common),
     )
     worker = None
     try:
         _wait_for_port(address)
         worker = Node(environment, log, f"--address={address}", *common)
-        wait_for_nodes(address, 2)
+        _wait_for_nodes(address, 2)
         yield worker, address, f"ray://{address.partition(':')[0]}:{client}"
     finally:
         for node in (worker, head):
             if node is not None:
                 node.kill()
+        _end_all_of(Path(folder))
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_all_of(folder: Path, seconds: float = 30) -> None:
+    """Kill whoever still has a file of a cluster's folder open: each process of it has its log."""
+    deadline = time.monotonic() + seconds
+    while left := _holders(folder):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {left} of {folder} do not die")
+        time.sleep(0.1)
+
+
+def _holders(folder: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            links = (os.readlink(link) for link in (entry / "fd").iterdir())
+            if any(link.startswith(f"{folder}/") for link in links):
+                found.append(int(entry.name))
+    return found
 
 
 def _wait_for_port(address: str, seconds: float = 240) -> None:
@@ -133,7 +168,7 @@ def _wait_for_port(address: str, seconds: float = 240) -> None:
         time.sleep(0.5)
 
 
-def wait_for_nodes(address: str, count: int, seconds: float = 400) -> None:
+def _wait_for_nodes(address: str, count: int, seconds: float = 240) -> None:
     """Return once a cluster has exactly so many nodes alive.
 
     Raises:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +21,18 @@ from affectcodec.corpus.plan import Plan
 from affectcodec.corpus.work import do_part
 from affectcodec.tokens import Vocabulary
 from tests.corpus.corpora import save_codec, settings_for, snapshot, wav_bytes
-from tests.corpus.nodes import ACCESS, two_nodes, wait_for_nodes
+from tests.corpus.nodes import ACCESS, two_nodes
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.environ.get("AFFECTCODEC_RAY_NODES") != "1",
-        reason="two Ray nodes take many minutes of both cores; AFFECTCODEC_RAY_NODES=1 runs it",
+        reason="Ray may give up its start on a busy machine; AFFECTCODEC_RAY_NODES=1 runs it",
     ),
     pytest.mark.skipif(sys.platform != "linux", reason="Ray joins nodes of one machine on Linux"),
 ]
-COUNT = 160
+COUNT = 120
 
 
 def command(source: Path, target: Path, weights: Path, *more: str) -> list[str]:
@@ -53,6 +55,20 @@ def parts_of(target: Path) -> int:
     return len(list((target / "tokens").glob("part-*")))
 
 
+@contextlib.contextmanager
+def job(log: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """A running command, which ends with the test."""
+    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **ACCESS}
+    with log.open("wb") as file:
+        process = subprocess.Popen(arguments, stdout=file, stderr=file, env=quiet)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize("client", [False, True], ids=["address", "ray-client"])
 def test_a_job_outlives_one_of_its_two_nodes(tmp_path: Path, client: bool) -> None:
     codec = save_codec(tmp_path / "weights")
@@ -65,45 +81,32 @@ def test_a_job_outlives_one_of_its_two_nodes(tmp_path: Path, client: bool) -> No
         do_part(plan.folder, number, part, plan.settings, codec)
     finish(plan, codec.config.sample_rate)
     Vocabulary.of(codec, "split").save(plan.folder / "vocabulary.json")
-    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **ACCESS}
-    target, log = tmp_path / "ray", tmp_path / "nodes.log"
-    with two_nodes(log) as (worker, address, ray_address):
+    target, log = tmp_path / "ray", tmp_path / "job.log"
+    run = command(source, target, tmp_path / "weights", "--engine", "ray")
+    with two_nodes(tmp_path / "nodes.log") as (worker, address, ray_address):
         chosen = ray_address if client else address
-        more = ("--engine", "ray", "--address", chosen, "-j", "2")
-        with (tmp_path / "job.log").open("wb") as file:
-            job = subprocess.Popen(
-                command(source, target, tmp_path / "weights", *more),
-                stdout=file,
-                stderr=file,
-                env=quiet,
-            )
-        try:
+        with job(log, *run, "--address", chosen, "-j", "2") as process:
             deadline = time.monotonic() + 400
-            # Both nodes have written before one of them goes: writers are told apart by their time.
+            # The node goes while parts are written, in the middle of one of its own.
             while parts_of(target) < 10 or not _working(worker):
-                assert job.poll() is None, (tmp_path / "job.log").read_text()[-3000:]
-                assert time.monotonic() < deadline, (tmp_path / "job.log").read_text()[-3000:]
-                time.sleep(0.05)
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.02)
             at = parts_of(target)
             assert worker.kill() > 0
             assert at < COUNT, "the job was over before the node was killed"
-            assert job.wait(400) == 0, (tmp_path / "job.log").read_text()[-3000:]
-        finally:
-            if job.poll() is None:
-                job.kill()
-                job.wait()
-        wait_for_nodes(address, 1)
+            assert process.wait(400) == 0, log.read_text()[-3000:]
     print(f"killed at {at} of {COUNT} parts")
-    assert snapshot(target) == snapshot(tmp_path / "local")
+    assert snapshot(target) == snapshot(plan.folder)
 
 
 def _working(node) -> bool:
-    """Whether an actor of the job runs on a node."""
+    """Whether an actor of the job is at work on a part on a node: Ray's titles say so."""
     for pid in node.processes():
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if b"MapWorker" in name:
+        if b"MapWorker" in name and b".submit" in name:
             return True
     return False
