@@ -50,6 +50,7 @@ from affectcodec.evaluation.words import count_errors, error_rate
 from affectcodec.manifest import Clip, evenly, read_manifest
 
 CONDITIONS = ("coded", "emotion", "acoustic", "detail", "neutral", "cut")
+TRANSCRIBED = ("coded", "emotion", "acoustic", "neutral", "cut")
 CONTROLS = ("acoustic", "detail")
 VERSION = 1
 
@@ -81,7 +82,7 @@ def hear(
             )
             for condition in CONDITIONS
             for name in own
-            if name != "transcript" or condition in ("coded", "emotion", "neutral", "cut")
+            if name != "transcript" or condition in TRANSCRIBED
         }  # fmt: skip
         values = store.get(list(names.values()))
         if len(values) < len(names):
@@ -185,7 +186,7 @@ def compare_words(
         entry: dict[str, Any] = {"clips": len(some)}
         edits: dict[str, np.ndarray] = {}
         length = np.zeros(len(some))
-        for condition in ("coded", "emotion", "neutral", "cut"):
+        for condition in TRANSCRIBED:
             counts = [_errors(heard[i][condition].get("transcript"), trios[i].clip) for i in some]
             edits[condition] = np.array([c[0] for c in counts])
             length = np.array([c[1] for c in counts])
@@ -225,8 +226,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts.append(table(["condition", "UAR", "moved to the donor", "margin"], rows))
     for language, found in results["words"].items():
         rows = [
-            [f"`{c}`", _shown(found[c]["wer"]), _shown(found[c]["change"])]
-            for c in ("coded", "emotion", "neutral", "cut")
+            [f"`{c}`", _shown(found[c]["wer"]), _shown(found[c]["change"])] for c in TRANSCRIBED
         ]
         parts.append(f"words, {language}: {found['clips']} clips")
         parts.append(table(["condition", "WER", "change"], rows))
