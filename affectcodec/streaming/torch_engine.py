@@ -49,8 +49,7 @@ def compiled(step: Step) -> Step:
     run = torch.compile(pure, fullgraph=True, dynamic=False)
 
     def mutating(x: Tensor, state: StreamState) -> Tensor:
-        with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
-            out, after = run(x, state)
+        out, after = run(x, state)
         state.update(after)
         return out
 
@@ -73,7 +72,9 @@ class _TorchEngine:
             network(example, found)
             self._state = {name: torch.zeros_like(value) for name, value in found.items()}
             self._network = compiled(network) if compile else network
-            self._network(example, dict(self._state))
+            # Here it is compiled; a later call with the same shapes never is.
+            with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
+                self._network(example, dict(self._state))
 
     def _step(self, batch: Tensor, state: StreamState) -> Tensor:
         return self._network(batch, state)
