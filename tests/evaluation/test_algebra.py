@@ -137,7 +137,13 @@ def test_clips_that_were_not_heard_are_left_out() -> None:
 
 def test_words() -> None:
     trio = Trio(clip("0", "sad", text="one two"), clip("1", "calm"), clip("2", "neutral"))
-    said = {"coded": "one two", "emotion": "one", "acoustic": "no", "neutral": "one two", "cut": "no no"}
+    said = {
+        "coded": "one two",
+        "emotion": "one",
+        "acoustic": "no",
+        "neutral": "one two",
+        "cut": "no no",
+    }
     heard: list[Any] = [{c: {"transcript": {"text": text}} for c, text in said.items()}]
     found = compare_words([trio], heard)["en"]
     assert found["coded"]["wer"]["mean"] == 0.0
