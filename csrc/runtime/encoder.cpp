@@ -118,8 +118,8 @@ __attribute__((noinline)) static void pitch_features(const EncoderNet& net,
 
 namespace AFFECTCODEC_ISA {
 
-void encode(const EncoderNet& net, const Pass& pass, const float* pcm, float* latent,
-                   int64_t ld, float* scratch) {
+void encode(const EncoderNet& net, const Pass& pass, const float* pcm, float* latent, int64_t ld,
+            float* scratch) {
   const Windows& w = net.windows;
   const int rows = pass.rows, hop = w.hop;
   Arena arena{scratch};
