@@ -194,8 +194,8 @@ class AffectCodec(nn.Module):
             kbps: bit rate instead of ``stages``; the largest stage count that does not exceed it.
 
         Raises:
-            ValueError: on a wrong shape, dtype, rate or length, on NaN or infinite samples, and on
-                samples so large that the encoder overflows.
+            ValueError: on a wrong shape, dtype, rate or length, on NaN or infinite samples, and
+                where the latent is NaN, as weights that are not finite make it.
         """
         return self.encode_with(
             self._encode_frames, wav, sample_rate, lengths=lengths, stages=stages, kbps=kbps

@@ -115,10 +115,17 @@ def test_bad_waves_are_named(codec: AffectCodec, wav, words: str) -> None:
         codec.encode(wav)
 
 
-def test_samples_that_overflow_the_encoder_are_refused(codec: AffectCodec) -> None:
+def test_a_latent_of_nan_is_refused(codec: AffectCodec) -> None:
     """Such frames would become tokens that look valid."""
-    with pytest.raises(ValueError, match="latent is NaN .*scale the samples"):
-        codec.encode(1e25 * speech_like(2000))
+    broken = copy.deepcopy(codec)
+    with torch.no_grad():
+        broken.encoder.heads["acoustic"].bias[0] = torch.nan
+    with pytest.raises(ValueError, match="latent is NaN .*check the weights"):
+        broken.encode(speech_like(2000))
+
+
+def test_huge_samples_do_not_overflow_the_encoder(codec: AffectCodec) -> None:
+    assert torch.isfinite(codec.decode(codec.encode(1e25 * speech_like(2000)))).all()
 
 
 def test_a_clip_alone_is_the_clip_padded_in_a_batch(codec: AffectCodec) -> None:

@@ -239,14 +239,15 @@ def train_run(
             raise
     if is_done(out, run):
         return True
-    if code not in (0, 130, -signal.SIGINT):
+    if code not in (0, 130, -signal.SIGINT, -signal.SIGTERM):
         words = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
         raise RuntimeError(f"{run.label}: training ended with exit code {code}: {words}")
     return False
 
 
 def _interrupt(process: subprocess.Popen[Any]) -> int:
-    process.send_signal(signal.SIGINT)
+    # Not SIGINT: below nohup or a shell's background job children ignore it from the start.
+    process.terminate()
     try:
         return process.wait(timeout=_GRACE_S)
     except subprocess.TimeoutExpired:
