@@ -48,6 +48,9 @@ _WRITE_FORMATS = {
 _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
 _MAX_SAMPLE_RATE = 768_000
 
+# Float samples are about [-1, 1]; 16-bit values by mistake still fit. Far larger ones are no audio.
+MAX_SAMPLE = 2.0**20
+
 # libsndfile repairs the header of a short WAV file silently and leaves only this trace.
 _SHORT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 # Sizes that programs writing to a pipe put in the header because they cannot seek back.

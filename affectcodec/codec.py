@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from affectcodec import checkpoint
-from affectcodec.audio import resample
+from affectcodec.audio import MAX_SAMPLE, resample
 from affectcodec.config import CodecConfig, StageSpec
 from affectcodec.nn.bdrfsq import Stages
 from affectcodec.nn.causal import StreamState, assign_state_keys
@@ -159,8 +160,13 @@ class AffectCodec(nn.Module):
         if not isinstance(sample_rate, int) or sample_rate <= 0:
             raise ValueError(f"sample_rate: wanted a positive integer in Hz, got {sample_rate!r}")
         x = x.to(self.device, torch.float32)[:, 0]
-        if not bool(torch.isfinite(x).all()):
+        largest = float(x.abs().amax()) if x.numel() else 0.0
+        if not math.isfinite(largest):
             raise ValueError("wav: holds NaN or infinite samples; clean it before encoding")
+        if largest > MAX_SAMPLE:
+            raise ValueError(
+                f"wav: its largest sample is {largest:.3g}, wanted about [-1, 1]; scale the samples"
+            )
         return x
 
     def _resolve_rate(self, stages: StageSpec, kbps: float | None) -> dict[str, int]:
@@ -194,8 +200,8 @@ class AffectCodec(nn.Module):
             kbps: bit rate instead of ``stages``; the largest stage count that does not exceed it.
 
         Raises:
-            ValueError: on a wrong shape, dtype, rate or length, on NaN or infinite samples, and
-                where the latent is NaN, as weights that are not finite make it.
+            ValueError: on a wrong shape, dtype, rate or length, on NaN, infinite or huge samples,
+                and where the latent is NaN, as weights that are not finite make it.
         """
         return self.encode_with(
             self._encode_frames, wav, sample_rate, lengths=lengths, stages=stages, kbps=kbps
@@ -246,8 +252,7 @@ class AffectCodec(nn.Module):
         codes = encode_frames(padded)[:, : max(counts.values())]
         if bool((codes < 0).any()):
             raise ValueError(
-                f"wav: the encoder's latent is NaN (largest sample {float(x.abs().max()):.3g}, "
-                "wanted about [-1, 1]); scale the samples, or check the weights"
+                "wav: the encoder's latent is NaN; check the weights, are all of them finite?"
             )
         tokens = Tokens(
             codes=codes,

@@ -80,7 +80,8 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Version of an installed package, or that it is not there."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -103,7 +104,7 @@ def _imports(package: str) -> str:
 def _package(group: str, package: str, extra: str, purpose: str) -> Status:
     why = _imports(package)
     if not why:
-        return Status(group, package, True, f"{_version(package)}, {purpose}")
+        return Status(group, package, True, f"{version_of(package)}, {purpose}")
     return Status(group, package, False, f"{why}; for {purpose}", _install(extra))
 
 
@@ -172,7 +173,7 @@ def _probe_triton() -> list[Status]:
     why = _imports("triton")
     if why:
         return [Status("GPU", "triton", False, why, _install("triton"))]
-    return [Status("GPU", "triton", True, _version("triton"))]
+    return [Status("GPU", "triton", True, version_of("triton"))]
 
 
 def _probe_cuda() -> list[Status]:
@@ -213,7 +214,7 @@ def _probe_optional() -> list[Status]:
     for module, distribution, extra, purpose in LARGE:
         there = importlib.util.find_spec(module) is not None
         detail = (
-            f"{_version(distribution)}, {purpose}" if there else f"not installed; for {purpose}"
+            f"{version_of(distribution)}, {purpose}" if there else f"not installed; for {purpose}"
         )
         fix = "" if there else _install(extra)
         large.append(Status("optional", distribution, there, detail, fix))
@@ -253,10 +254,10 @@ def _cpu_features() -> dict[str, bool]:
 def collect() -> Report:
     """Probe everything; raises nothing."""
     versions = {
-        "affectcodec": _version("affectcodec"),
+        "affectcodec": version_of("affectcodec"),
         "Python": platform.python_version(),
         "platform": platform.platform(),
-        **{package: _version(package) for package in REQUIRED},
+        **{package: version_of(package) for package in REQUIRED},
     }
     parts = tuple(status for group, probe in PROBES for status in _guarded(group, probe))
     return Report(versions, parts, _cpu_features(), _native.build_info())

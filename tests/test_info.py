@@ -100,3 +100,8 @@ def test_closed_pipe_is_not_an_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_version_of_a_package() -> None:
+    assert info.version_of("pytest") == pytest.__version__
+    assert info.version_of("no-such-package") == "not installed"

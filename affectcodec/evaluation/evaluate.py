@@ -33,11 +33,11 @@ from affectcodec.evaluation.runs import (
     parse_comparisons,
     parse_weights,
     shown_path,
-    versions,
     write_results,
 )
 from affectcodec.evaluation.store import Store, default_cache
 from affectcodec.evaluation.tables import markdown
+from affectcodec.info import version_of
 from affectcodec.manifest import Clip, evenly, read_manifest
 from affectcodec.nn.diagnostics import usage_report
 
@@ -206,7 +206,7 @@ def collect(plan: Plan) -> Collected:
     results: dict[str, Any] = {
         "command": shown_command(plan),
         "split": plan.split,
-        "versions": versions(PACKAGES),
+        "versions": {name: version_of(name) for name in PACKAGES},
         "not_measured": not_installed,
         "fingerprints": {codec.name: codec.fingerprint for codec in codecs},
         "delays": {name: asdict(delay) for name, delay in measured.delays.items()},

@@ -23,6 +23,7 @@ import torch
 from affectcodec.audio import resample
 from affectcodec.evaluation.baselines import SAMPLE_RATE, BaselineError, Coded
 from affectcodec.runtime import NativeCodec, RuntimeUnavailable
+from affectcodec.streaming.engine import NATIVE, precision_of
 
 # model_type -> class of transformers
 TRANSFORMERS_MODELS = {
@@ -50,8 +51,7 @@ class NeuralCodec:
         self.kbps, self.label, self.engine = kbps, label, engine
         self._fingerprint = f"{label}-{kbps:g}-{model_digest(codec)}{engine and '@' + engine}"
         if engine:
-            precision = "bfloat16" if engine == "native-bfloat16" else "float32"
-            codec = NativeCodec(codec, precision=precision)
+            codec = NativeCodec(codec, precision=precision_of(engine))
         self.codec = codec
 
     @property
@@ -232,9 +232,6 @@ class TransformersCodec:
         return out, self._count(codes, math.prod(self.model.config.quantization_levels))
 
 
-NATIVE = ("native", "native-bfloat16")
-
-
 def load_codec(
     label: str, kbps: float, folder: str | None, loaded: dict[str, Any], engine: str = ""
 ) -> Any:
@@ -243,7 +240,7 @@ def load_codec(
     Args:
         folder: weights (None: the shipped ones).
         loaded: label -> model, filled here, so that several rates share one.
-        engine: one of `NATIVE` for this package's native runtime, else PyTorch.
+        engine: one of `streaming.engine.NATIVE` for this package's native runtime, else PyTorch.
 
     Raises:
         BaselineError: the model refused to be used as a codec, or its native runtime is not there.

@@ -36,9 +36,9 @@ from affectcodec.evaluation.runs import (
     parse_comparisons,
     parse_weights,
     shown_path,
-    versions,
     write_results,
 )
+from affectcodec.info import version_of
 from affectcodec.manifest import Clip, evenly, read_manifest
 
 DEFAULT_CODECS = (
@@ -169,7 +169,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
         "split": arguments.split,
         "datasets": datasets,
         "metrics_version": METRICS_VERSION,
-        "versions": versions(PACKAGES),
+        "versions": {name: version_of(name) for name in PACKAGES},
         "fingerprints": {codec.name: codec.fingerprint for codec in codecs},
         "delays": {name: asdict(delay) for name, delay in delays.items()},
         "results": summary,

@@ -6,7 +6,6 @@ A run leaves NAME.json, every figure with the command that makes it, and NAME.md
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,17 +54,6 @@ def shown_path(value: str | Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(Path(*path.parts[-2:]))
-
-
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Version of each package, "not installed" where there is none."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def without_nan(value: Any) -> Any:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from affectcodec.gpu_check.compiled import COMPILED_OPS, compile_in_process
 from affectcodec.gpu_check.device import Device
 from affectcodec.gpu_check.problems import CONFIGS, Shape, latent, quantizer, short, timed_shapes
 from affectcodec.gpu_check.report import Report
+from affectcodec.info import version_of
 from affectcodec.ops.registry import BACKENDS
 
 PACKAGES = ("affectcodec", "torch", "triton", "vector-quantize-pytorch")
@@ -39,12 +39,7 @@ def section(report: Report, name: str, say: Say) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return found | {package: version_of(package) for package in PACKAGES}
 
 
 def backends_of(device: Device) -> dict[str, str]:

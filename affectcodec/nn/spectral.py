@@ -131,7 +131,7 @@ class OverlapAddSynthesis(nn.Module):
         # Hann analysis and Hann synthesis: the squared windows add up to 3/8 of window / hop.
         self.gain = 3 / 8 * window / hop
         basis = inverse_dft_basis(window) / self.gain
-        self.register_buffer("basis", basis.contiguous(), persistent=False)
+        self.register_buffer("basis", basis, persistent=False)
         self.tail = _OverlapTail(window - hop)
 
     def forward(self, spectrum: Tensor, state: StreamState | None = None) -> Tensor:

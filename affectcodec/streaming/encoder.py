@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from affectcodec.audio import MAX_SAMPLE
 from affectcodec.bitstream.header import BlockLayout, StreamHeader
 from affectcodec.bitstream.packet import serialize_packet
 from affectcodec.config import StageSpec
@@ -26,11 +27,6 @@ from affectcodec.streaming.state import StateError, pack_state, unpack_state
 
 if TYPE_CHECKING:
     from affectcodec.codec import AffectCodec
-
-# Float samples are about [-1, 1]; 16-bit values by mistake still fit. Far larger ones overflow
-# float32 spectra, and a NaN would stay in the history.
-MAX_SAMPLE = 2.0**20
-
 
 # While a stream is silent, one packet in so many frames keeps the background noise up to date.
 SILENCE_INTERVAL = 8

@@ -80,7 +80,8 @@ class DecoderEngine(Engine, Protocol):
         """Audio ``[R, hop]`` of latents ``[R, D]``, one hop late."""
 
 
-ENGINES = ("auto", "native", "native-bfloat16", "torch", "torch-compiled")
+NATIVE = ("native", "native-bfloat16")
+ENGINES = ("auto", *NATIVE, "torch", "torch-compiled")
 
 
 def check_slots(slots: int) -> None:
@@ -125,7 +126,7 @@ def make_encoder(
         return TorchEncoder(codec, slots, compile=name == "torch-compiled")
     from affectcodec.runtime.native import NativeEncoder
 
-    return NativeEncoder(codec, slots, threads, _precision(name))
+    return NativeEncoder(codec, slots, threads, precision_of(name))
 
 
 def make_decoder(
@@ -141,7 +142,7 @@ def make_decoder(
         return TorchDecoder(codec, slots, compile=name == "torch-compiled")
     from affectcodec.runtime.native import NativeDecoder
 
-    return NativeDecoder(codec, slots, threads, _precision(name))
+    return NativeDecoder(codec, slots, threads, precision_of(name))
 
 
 _SomeEngine = TypeVar("_SomeEngine", bound=Engine)
@@ -153,5 +154,6 @@ def _given(engine: _SomeEngine, slots: int) -> _SomeEngine:
     return engine
 
 
-def _precision(name: str) -> str:
+def precision_of(name: str) -> str:
+    """Precision of the weights of a native engine, by the engine's name."""
     return "bfloat16" if name.endswith("bfloat16") else "float32"

@@ -71,10 +71,12 @@ class _TorchEngine:
         with torch.no_grad():
             network(example, found)
             self._state = {name: torch.zeros_like(value) for name, value in found.items()}
-            self._network = compiled(network) if compile else network
-            # Here it is compiled; a later call with the same shapes never is.
-            with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
-                self._network(example, dict(self._state))
+            self._network = network
+            if compile:
+                self._network = compiled(network)
+                # Here it is compiled; a later call, with the same shapes, never is.
+                with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
+                    self._network(example, dict(self._state))
 
     def _step(self, batch: Tensor, state: StreamState) -> Tensor:
         return self._network(batch, state)

@@ -13,7 +13,6 @@ from affectcodec.evaluation.runs import (
     parse_comparisons,
     parse_weights,
     shown_path,
-    versions,
     without_nan,
     write_results,
 )
@@ -39,11 +38,6 @@ def test_paths_show_nothing_private(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert shown_path("data/m.csv") == "data/m.csv"
     assert shown_path(tmp_path / "x" / "m.csv") == "x/m.csv"
     assert shown_path("/far/away/data/m.csv") == "data/m.csv"
-
-
-def test_versions() -> None:
-    found = versions(["numpy", "no-such-package"])
-    assert found == {"numpy": np.__version__, "no-such-package": "not installed"}
 
 
 def test_what_json_cannot_hold_is_made_to_fit() -> None:
