@@ -46,7 +46,7 @@ class Meter:
 
     @property
     def kbps(self) -> float:
-        """Bit rate of what was sent, packets included."""
+        """Bit rate of the packets that were counted."""
         return 8 * self.bytes / 1000 / max(self.frames * self.frame_seconds, 1e-9)
 
     def percentile(self, share: float) -> float:
@@ -56,7 +56,8 @@ class Meter:
     def line(self) -> str:
         """All of it on one line."""
         times = "/".join(f"{self.percentile(p):.2f}" for p in (50, 99, 99.9))
-        text = f"{self.frames * self.frame_seconds:7.1f} s  {self.kbps:5.2f} kbit/s  "
+        text = f"{self.frames * self.frame_seconds:7.1f} s  "
+        text += f"{self.kbps:5.2f} kbit/s  " if self.bytes else ""
         text += f"frame p50/p99/p99.9 {times} ms"
         if self._delays:
             text += f"  delay {1000 * float(np.median(self._delays)):.0f} ms"

@@ -122,6 +122,7 @@ def run_pair(
                 continue  # not ours, or damaged: as good as lost
             with lock:
                 buffer.put(head.start, packet.payload)
+                heard.packet(len(data))
 
     played: list[Floats] = []
 

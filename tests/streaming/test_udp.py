@@ -46,6 +46,7 @@ def test_a_meter_of_known_numbers() -> None:
     assert 0 <= meter.percentile(50) <= meter.percentile(99.9)
     meter.delay(0.04)
     assert "4.00 kbit/s" in meter.line() and "delay 40 ms" in meter.line()
+    assert "kbit/s" not in Meter(0.02).line()  # where nobody counts bytes there is no rate
 
 
 def test_a_clip_over_loopback(codec) -> None:
@@ -59,6 +60,7 @@ def test_a_clip_over_loopback(codec) -> None:
     # Datagrams may come late on a busy machine, which is what the buffer counts as loss.
     if not heard.lost:
         assert np.array_equal(audio, want)
+    assert 0 < heard.bytes <= sent.bytes
 
 
 def test_losses_are_concealed_in_place(codec) -> None:
