@@ -56,6 +56,7 @@ def test_packing_leaves_the_codec_alone(codec) -> None:
     network = packed(codec.encoder)
     strides = [m.weight.stride() for m in codec.encoder.modules() if hasattr(m, "in_features")]
     assert all(stride[1] == 1 for stride in strides)
+    assert any(m.weight.stride(0) == 1 for m in network.modules() if hasattr(m, "in_features"))
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
         assert value.data_ptr() != codec.encoder.state_dict()[name].data_ptr()
