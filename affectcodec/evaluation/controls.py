@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affectcodec._world import load_world
 from affectcodec.audio import load_pcm16, pcm16_bytes, resample
 from affectcodec.evaluation.baselines import SAMPLE_RATE, Coded
 from affectcodec.evaluation.pitch import F0_CEIL_HZ, F0_FLOOR_HZ, FRAME_MS, f0_track
+from affectcodec.evaluation.world import load_world
 
 _ORDER = 10
 _MU = 255.0

@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from affectcodec._world import load_world
-from affectcodec.evaluation import autocorrelation
+from affectcodec import autocorrelation
 from affectcodec.evaluation.alignment import HOP, SAMPLE_RATE, WINDOW
+from affectcodec.evaluation.world import load_world
 
 F0_FLOOR_HZ = 60.0
 F0_CEIL_HZ = 700.0

@@ -30,7 +30,7 @@ from affectcodec.training.data_prepare import prosody_targets as prosody_targets
 from affectcodec.training.data_report import NOTED, SKIPPED, DataReport
 from affectcodec.training.data_workers import map_isolated
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 @dataclass(frozen=True)

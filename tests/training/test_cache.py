@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -147,6 +148,33 @@ def test_targets_of_a_tone(hz: float) -> None:
     assert inside[:, 1].all() and inside[:, 2].all()
     cents = 1200 / math.log(2) * np.abs(inside[:, 0] - math.log(hz))
     assert cents.max() < 20
+
+
+def test_targets_need_no_fundamental() -> None:
+    t = np.arange(RATE) / RATE
+    voice = sum(np.sin(2 * np.pi * 110.0 * k * t) for k in range(3, 16)).astype(np.float32) * 0.05
+    inside = prosody_targets(voice, tiny_config())[5:-5]
+    assert inside[:, 1].all()
+    assert np.abs(1200 * np.log2(np.exp(inside[:, 0]) / 110.0)).max() < 10
+
+
+@pytest.mark.parametrize("rate", [24000, 48000])
+def test_targets_at_other_rates(rate: int) -> None:
+    hop = rate // 50
+    network = dataclasses.replace(
+        tiny_config().network,
+        analysis_window=hop * 3 // 2,
+        analysis_hop=hop // 2,
+        pitch_window=rate // 10,
+    )
+    config = dataclasses.replace(tiny_config(), sample_rate=rate, hop_length=hop, network=network)
+    hz = np.linspace(120, 240, rate)
+    wave = 0.3 * np.sin(2 * np.pi * np.cumsum(hz) / rate)
+    targets = prosody_targets(wave.astype(np.float32), config)
+    assert len(targets) == config.num_frames(rate)
+    centres = np.minimum(np.arange(len(targets)) * hop, rate - 1)
+    cents = 1200 / math.log(2) * np.abs(targets[:, 0] - np.log(hz[centres]))
+    assert cents[5:-5].max() < 30
 
 
 def test_targets_of_silence_and_noise() -> None:
