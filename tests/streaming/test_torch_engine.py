@@ -53,7 +53,7 @@ def test_the_command_offers_every_engine() -> None:
 
 def test_packing_leaves_the_codec_alone(codec) -> None:
     before = {name: value.clone() for name, value in codec.encoder.state_dict().items()}
-    network = packed(codec.encoder)
+    network = packed(codec.encoder, 4)
     strides = [m.weight.stride() for m in codec.encoder.modules() if hasattr(m, "in_features")]
     assert all(stride[1] == 1 for stride in strides)
     assert any(m.weight.stride(0) == 1 for m in network.modules() if hasattr(m, "in_features"))
