@@ -26,9 +26,7 @@ from affectcodec.streaming.state import checked_arrays
 
 Step = Callable[[Tensor, StreamState], Tensor]
 _Network = TypeVar("_Network", bound=nn.Module)
-_FEW_ROWS = (
-    2  # up to here a product is a loop over its weights, beyond the matrix library is faster
-)
+_FEW_ROWS = 4  # the most for which loops over the weights beat the matrix library
 
 
 def packed(network: _Network, slots: int) -> _Network:
@@ -118,9 +116,10 @@ class _TorchEngine:
         self.name = "torch-compiled" if compile else "torch"
         self.codec = codec
         self.slots = slots
+        self.device = codec.device
         # One step on silence makes every history at its shape and dtype.
         found: StreamState = {}
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             network(example, found)
             self._state = {name: torch.zeros_like(value) for name, value in found.items()}
             self._network = compiled(network, example, self._state) if compile else network
@@ -140,6 +139,8 @@ class _TorchEngine:
         for name, array in checked_arrays(arrays, own).items():
             self._state[name][slot] = torch.from_numpy(array.copy())
 
+    # What is made in a caller's inference mode could not be reset or loaded outside of it.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _run(self, slots: Sequence[int], counts: Sequence[int], frames: Tensor) -> Tensor:
         """The results of ``frames [R, ...]``, in their order, ``[R, ...]``."""
@@ -184,7 +185,7 @@ class TorchEncoder(_TorchEngine):
         return self.codec.quantizer.encode(latent, channels_last=True)[..., 0]
 
     def encode(self, slots: Sequence[int], counts: Sequence[int], pcm: Floats) -> Ints:
-        tokens = self._run(slots, counts, torch.from_numpy(pcm).to(self.codec.device))
+        tokens = self._run(slots, counts, torch.from_numpy(pcm).to(self.device))
         return tokens.cpu().numpy()
 
 
@@ -203,9 +204,8 @@ class TorchDecoder(_TorchEngine):
 
     @torch.no_grad()
     def dequantize(self, tokens: Ints, stages: Ints) -> Floats:
-        device = self.codec.device
-        rows = torch.from_numpy(np.ascontiguousarray(tokens)).to(device)[..., None]
-        counts = torch.from_numpy(np.ascontiguousarray(stages)).to(device)
+        rows = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device)[..., None]
+        counts = torch.from_numpy(np.ascontiguousarray(stages)).to(self.device)
         # One row at a time: a product of several could round each of them in another way.
         parts = [
             self.codec.quantizer.decode(rows[i : i + 1], counts[i : i + 1], channels_last=True)
@@ -214,5 +214,5 @@ class TorchDecoder(_TorchEngine):
         return torch.cat(parts)[:, 0].cpu().numpy()
 
     def synthesize(self, slots: Sequence[int], counts: Sequence[int], latent: Floats) -> Floats:
-        audio = self._run(slots, counts, torch.from_numpy(latent).to(self.codec.device))
+        audio = self._run(slots, counts, torch.from_numpy(latent).to(self.device))
         return audio.cpu().numpy()
