@@ -89,13 +89,15 @@ def compiled(step: Step, example: Tensor, start: StreamState) -> Step:
         return (out, *(state[name] for name in names))
 
     graph = make_fx(pure, decomposition_table=_PRODUCTS)(example, *start.values())
-    run = torch.compile(
-        graph.forward,
-        fullgraph=True,
-        dynamic=False,
+    options: dict[str, Any] = {
         # An engine's shapes, dtypes and device never change; to check them took a tenth of a step.
-        options={"guard_filter_fn": torch.compiler.skip_all_guards_unsafe},
-    )
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
+    }
+    if len(example) <= _FEW_ROWS:
+        # Threads would meet after each of hundreds of short loops. Where they share their cores
+        # with other work that took over a second a frame, against 3 ms on one thread.
+        options["cpp.threads"] = 1
+    run = torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
     run(example, *start.values())  # here it is compiled, and never again
 
     def mutating(x: Tensor, state: StreamState) -> Tensor:
