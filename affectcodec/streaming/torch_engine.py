@@ -26,7 +26,7 @@ from affectcodec.streaming.state import checked_arrays
 
 Step = Callable[[Tensor, StreamState], Tensor]
 _Network = TypeVar("_Network", bound=nn.Module)
-_FEW_ROWS = 4  # the most for which loops over the weights beat the matrix library
+_FEW_ROWS = 4  # up to here loops over the weights were measured to beat the matrix library
 
 
 def packed(network: _Network, slots: int) -> _Network:
@@ -50,8 +50,8 @@ def packed(network: _Network, slots: int) -> _Network:
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """``x [R, K] @ weight [K, N]`` as a sum, which the compiler makes a loop of its own.
 
-    One row is bound by the reading of weights, which this does at twice the speed of the matrix
-    library, with whatever follows in the same loop.
+    One row is bound by the reading of weights. Here they are read in their order, and what goes
+    before or follows shares one function with it.
     """
     if x.device.type != "cpu" or len(x) > _FEW_ROWS or not x.is_floating_point():
         return NotImplemented
