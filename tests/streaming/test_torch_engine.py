@@ -131,15 +131,16 @@ def test_compiled_is_eager(codec, pair) -> None:
 
 
 @pytest.mark.slow
-def test_each_codec_has_compiled_engines_of_its_own(codec, pair) -> None:
-    """One slot, other weights; settings of the process stay as they were."""
+@pytest.mark.parametrize("slots", [1, 5])
+def test_each_codec_has_compiled_engines_of_its_own(codec, pair, slots) -> None:
+    """Loops and the library, other weights; settings of the process stay as they were."""
     wav, other = speech_like(25 * HOP).numpy(), tiny_codec(seed=1)
     settings = [m.config.get_hash() for m in (torch._dynamo, torch._inductor)]
     for own, engines in (
         (
             other,
             tuple(
-                kind(other, engine="torch-compiled")
+                kind(other, slots=slots, engine="torch-compiled")
                 for kind in (StreamingEncoder, StreamingDecoder)
             ),
         ),
