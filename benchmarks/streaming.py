@@ -63,6 +63,7 @@ Pair = tuple[StreamingEncoder, StreamingDecoder]
 
 def make_pair(codec: AffectCodec, engine: str, slots: int, threads: int, graphs: Path) -> Pair:
     """Encoder and decoder of an engine."""
+    torch.set_num_threads(threads)  # also what compiled code is made for
     if engine == "onnx":
         from affectcodec.export.runtime import OnnxDecoder, OnnxEncoder
 
@@ -111,7 +112,6 @@ def measure(
     engine: str, threads: int, pair: Pair, frames: np.ndarray, budget: float, fewest: int
 ) -> Row:
     """Time steps for ``budget`` seconds, and at least ``fewest`` of them."""
-    torch.set_num_threads(threads)
     step = stepper(pair, frames)
     for _ in range(_WARM_STEPS):
         step()
@@ -132,7 +132,6 @@ def count_allocations(engine: str, graphs: Path, steps: int) -> dict[str, float]
     """Allocator calls a frame of one stream: of the engines alone, and of the whole step."""
     counted = allocations.counter()
     assert counted is not None
-    torch.set_num_threads(1)
     codec = AffectCodec.from_pretrained()
     pair = make_pair(codec, engine, 1, 1, graphs)
     frames = speech(codec)
