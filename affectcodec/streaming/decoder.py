@@ -232,7 +232,7 @@ class StreamingDecoder:
                 and header["filled"] <= len(own["known"])
                 and all(type(header[n]) is float for n in ("gain", "level_db", "floor_db"))
                 and 0 <= header["gain"] <= 1
-                and -200 <= min(header["level_db"], header["floor_db"])
+                and min(header["level_db"], header["floor_db"]) >= -200
                 and max(header["level_db"], header["floor_db"]) <= 200
             )
         except (KeyError, TypeError, AttributeError) as error:

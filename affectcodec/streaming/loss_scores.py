@@ -3,8 +3,8 @@
 
 The F0 correlation of reconstruction (:func:`affectcodec.evaluation.pitch.f0_metrics`) is taken over
 frames voiced in both signals. Between codecs that is what one wants; between concealments it
-rewards the one that gives up: a muted frame is unvoiced, drops out, and leaves the frames that came,
-whose pitch is right. The two measures here ask every frame that is voiced in the original.
+rewards the one that gives up: a muted frame is unvoiced, drops out, and leaves the frames that
+came, whose pitch is right. The two measures here drop no frame that is voiced in the original.
 """
 
 from __future__ import annotations

@@ -116,10 +116,11 @@ _ARRAYS = tuple(field.name for field in fields(Predictor) if field.name != "fing
 
 @functools.lru_cache(maxsize=8)
 def shipped_predictor(fingerprint: str) -> Predictor | None:
-    """The predictor that ships with the weights of this fingerprint."""
+    """The predictor of this format that ships with the weights of this fingerprint."""
+    wanted = {"format": PREDICTOR_FORMAT, "fingerprint": fingerprint}
     for path in sorted(checkpoint.shipped_folder().glob(f"*/{PREDICTOR_NAME}")):
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-        if metadata.get("fingerprint") == fingerprint:
+        if metadata == wanted:
             return Predictor.load(path)
     return None
