@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONCEALMENTS = ("predict", "repeat", "silence")
 NOISE_FRAMES = 4  # frames that came, from which noise is held
 
-_FULL_FRAMES = 4  # lost frames at full level
+_FULL_FRAMES = 6  # lost frames at full level
 _FADE = 0.1  # of full level a frame after those
 _QUIET_DB = -45.0  # dBFS above which nothing is background
 _ABOVE_FLOOR_DB = 8.0
@@ -142,4 +142,4 @@ class Concealment:
         gain = max(0.0, 1.0 - _FADE * max(0, history.lost - _FULL_FRAMES))
         if self.predictor is None:
             return last, gain
-        return self.predictor.latent(history.rows, history.came), gain
+        return self.predictor.latent(history.rows, history.came, last), gain

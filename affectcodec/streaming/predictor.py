@@ -35,10 +35,14 @@ class Predictor:
 
         h = relu(hidden [embed n_0, .., embed n_7, c_0, .., c_7] + hidden_bias)
         h = relu(middle h + middle_bias)
-        latent = mean + scale * (keep * n_0 + out h + out_bias)
+        next = mean + scale * (keep * n_0 + out h + out_bias)
+        latent = next + hold * (last - next)
+
+    where ``last`` is the last latent that came. What is held in part keeps a level that a mean of
+    what may follow loses: prosody above all.
 
     Attributes:
-        mean, scale, keep, out_bias: ``[D]``.
+        mean, scale, keep, out_bias, hold: ``[D]``.
         embed: ``[R, D]``.
         hidden, hidden_bias: ``[H, HISTORY_FRAMES * (R + 1)]``, ``[H]``.
         middle, middle_bias: ``[H, H]``, ``[H]``.
@@ -56,17 +60,20 @@ class Predictor:
     keep: Floats
     out: Floats
     out_bias: Floats
+    hold: Floats
     fingerprint: str
 
-    def latent(self, rows: Floats, came: Floats) -> Floats:
+    def latent(self, rows: Floats, came: Floats, last: Floats) -> Floats:
         """The latent ``[D]`` after ``rows [HISTORY_FRAMES, D]``, oldest first, of which those with
-        1 in ``came [HISTORY_FRAMES]`` came; rows before the start of a stream are zeros."""
+        1 in ``came [HISTORY_FRAMES]`` came, ``last [D]`` the last of those; rows before the start
+        of a stream are zeros."""
         normal = (rows[::-1] - self.mean) / self.scale
         embedded = (normal @ self.embed.T).reshape(-1)
         h = self.hidden @ np.concatenate([embedded, came[::-1]]) + self.hidden_bias
         h = self.middle @ np.maximum(h, 0) + self.middle_bias
         step = self.keep * normal[0] + self.out @ np.maximum(h, 0) + self.out_bias
-        return np.asarray(self.mean + self.scale * step, np.float32)
+        following = self.mean + self.scale * step
+        return np.asarray(following + self.hold * (last - following), np.float32)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, float16."""
@@ -96,7 +103,7 @@ class Predictor:
             raise ValueError(f"{path}: no predictor: {error}") from error
         width, rank, size = len(arrays["mean"]), len(arrays["embed"]), len(arrays["hidden"])
         wanted = {
-            **dict.fromkeys(("mean", "scale", "keep", "out_bias"), (width,)),
+            **dict.fromkeys(("mean", "scale", "keep", "out_bias", "hold"), (width,)),
             **dict.fromkeys(("hidden_bias", "middle_bias"), (size,)),
             "embed": (rank, width),
             "hidden": (size, HISTORY_FRAMES * (rank + 1)),

@@ -48,17 +48,19 @@ class FitConfig:
         reuse: steps that a batch serves, each with other losses; its undisturbed decoding, a third
             of the cost, is made once.
         rate: peak learning rate (AdamW, one cycle of cosine).
+        hold: share of the last emotion that came in a predicted one.
     """
 
     rank: int = 96
     hidden: int = 256
     warm_steps: int = 400
-    steps: int = 900
+    steps: int = 1400
     batch: int = 16
     context: int = 8
     span: int = 20
     reuse: int = 3
     rate: float = 2e-3
+    hold: float = 0.5
 
 
 class PredictorNetwork(nn.Module):
@@ -66,9 +68,10 @@ class PredictorNetwork(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    hold: Tensor
 
     def __init__(self, mean: Floats, scale: Floats, held: slice, config: FitConfig) -> None:
-        """``held``: channels that start as held; the others start as drawn to their mean."""
+        """``held``: channels that are held in part, see :attr:`FitConfig.hold`."""
         super().__init__()
         width = len(mean)
         self.register_buffer("mean", torch.from_numpy(mean))
@@ -80,15 +83,20 @@ class PredictorNetwork(nn.Module):
         keep = torch.full((width,), 0.7)
         keep[held] = 1.0
         self.keep = nn.Parameter(keep)
+        hold = torch.zeros(width)
+        hold[held] = config.hold
+        self.register_buffer("hold", hold)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, rows: Tensor, came: Tensor) -> Tensor:
-        """Latents ``[B, D]`` after ``rows [B, HISTORY_FRAMES, D]``, oldest first, ``came`` 0/1."""
+    def forward(self, rows: Tensor, came: Tensor, last: Tensor) -> Tensor:
+        """Latents ``[B, D]`` after ``rows [B, HISTORY_FRAMES, D]``, oldest first, ``came`` 0/1;
+        ``last [B, D]`` came last."""
         normal = ((rows - self.mean) / self.scale).flip(1)
         h = torch.cat([self.embed(normal).flatten(1), came.flip(1)], 1)
         h = F.relu(self.middle(F.relu(self.hidden(h))))
-        return self.mean + self.scale * (self.keep * normal[:, 0] + self.out(h))
+        following = self.mean + self.scale * (self.keep * normal[:, 0] + self.out(h))
+        return following + self.hold * (last - following)
 
     def export(self, fingerprint: str) -> Predictor:
         """The same in numpy."""
@@ -103,6 +111,7 @@ class PredictorNetwork(nn.Module):
             "keep": self.keep,
             "out": self.out.weight,
             "out_bias": self.out.bias,
+            "hold": self.hold,
         }
         arrays = {name: value.detach().cpu().numpy().copy() for name, value in found.items()}
         return Predictor(fingerprint=fingerprint, **arrays)
@@ -112,15 +121,18 @@ def concealed(network: PredictorNetwork, latents: Tensor, lost: Tensor) -> Tenso
     """Latents ``[B, T, D]`` with the lost ones (bool ``[B, T]``) predicted, one after another."""
     rows = list(latents.unbind(1))
     came = (~lost).to(latents.dtype)
+    last = latents[:, 0]
     for t in range(1, latents.shape[1]):
         where = lost[:, t].nonzero()[:, 0]
+        last = torch.where(lost[:, t - 1, None], last, latents[:, t - 1])
         if not len(where):
             continue
         first = max(0, t - HISTORY_FRAMES)
         empty = HISTORY_FRAMES - (t - first)
         seen = torch.stack([row[where] for row in rows[first:t]], 1)
         flags = came[where, first:t]
-        predicted = network(F.pad(seen, (0, 0, empty, 0)), F.pad(flags, (empty, 0)))
+        before, marks = F.pad(seen, (0, 0, empty, 0)), F.pad(flags, (empty, 0))
+        predicted = network(before, marks, last[where])
         rows[t] = rows[t].index_copy(0, where, predicted)
     return torch.stack(rows, 1)
 

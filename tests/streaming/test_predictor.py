@@ -39,17 +39,21 @@ def some_predictor(seed: int = 0) -> Predictor:
         keep=draw(WIDTH),
         out=draw(WIDTH, SIZE),
         out_bias=draw(WIDTH),
+        hold=np.linspace(0, 1, WIDTH, dtype=np.float32),
         fingerprint="0123456789abcdef",
     )
 
 
-def by_the_formula(p: Predictor, rows: np.ndarray, came: np.ndarray) -> np.ndarray:
+def by_the_formula(
+    p: Predictor, rows: np.ndarray, came: np.ndarray, last: np.ndarray
+) -> np.ndarray:
     """In float64, one row at a time, as the docstring writes it."""
     n = [(row.astype(np.float64) - p.mean) / p.scale for row in rows[::-1]]
     x = np.concatenate([*[p.embed.astype(np.float64) @ row for row in n], came[::-1]])
     h = np.maximum(p.hidden @ x + p.hidden_bias, 0)
     h = np.maximum(p.middle @ h + p.middle_bias, 0)
-    return np.asarray(p.mean + p.scale * (p.keep * n[0] + p.out @ h + p.out_bias))
+    following = p.mean + p.scale * (p.keep * n[0] + p.out @ h + p.out_bias)
+    return np.asarray((1 - p.hold) * following + p.hold * last)
 
 
 def test_it_computes_its_formula() -> None:
@@ -58,10 +62,12 @@ def test_it_computes_its_formula() -> None:
         p = some_predictor(seed)
         rows = g.standard_normal((HISTORY_FRAMES, WIDTH)).astype(np.float32)
         came = (g.random(HISTORY_FRAMES) < 0.5).astype(np.float32)
-        got = p.latent(rows, came)
+        last = g.standard_normal(WIDTH).astype(np.float32)
+        got = p.latent(rows, came, last)
         assert got.dtype == np.float32 and got.shape == (WIDTH,)
-        np.testing.assert_allclose(got, by_the_formula(p, rows, came), rtol=1e-4, atol=1e-5)
-        assert np.array_equal(got, p.latent(rows, came))
+        np.testing.assert_allclose(got, by_the_formula(p, rows, came, last), rtol=1e-4, atol=1e-5)
+        assert got[-1] == pytest.approx(last[-1])  # held alone
+        assert np.array_equal(got, p.latent(rows, came, last))
 
 
 def test_it_survives_its_file(tmp_path: Path) -> None:
