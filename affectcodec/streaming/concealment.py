@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CONCEALMENTS = ("predict", "repeat", "silence")
 NOISE_FRAMES = 4  # frames that came, from which noise is held
 
+# Further on, what is held (half of emotion) is held once more: nobody knows where pitch went, and a
+# prediction hedges, half voiced.
+_EXPECTED_FRAMES = 2
 _FULL_FRAMES = 6  # lost frames at full level
 _FADE = 0.1  # of full level a frame after those
 _QUIET_DB = -45.0  # dBFS above which nothing is background
@@ -142,4 +145,7 @@ class Concealment:
         gain = max(0.0, 1.0 - _FADE * max(0, history.lost - _FULL_FRAMES))
         if self.predictor is None:
             return last, gain
-        return self.predictor.latent(history.rows, history.came, last), gain
+        latent = self.predictor.latent(history.rows, history.came, last)
+        if history.lost > _EXPECTED_FRAMES:
+            latent = latent + self.predictor.hold * (last - latent)
+        return latent, gain

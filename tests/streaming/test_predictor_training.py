@@ -42,7 +42,9 @@ def test_it_learns_the_law_of_its_latents_and_repeats_bitwise() -> None:
     history = LatentHistory(codec.config.quantizer.width)
     history.append(sequences[0][:50])
     conceal = Concealment("predict", first)
-    acoustic = codec.config.quantizer.block_slices()["acoustic"]
+    spans = codec.config.quantizer.block_slices()
+    acoustic = spans["acoustic"]
+    assert (first.hold[spans["emotion"]] == SMALL.hold).all() and not first.hold[acoustic].any()
     off = {"predicted": 0.0, "held": 0.0}
     for lost in (1, 2, 3):
         want = 3 + 0.8**lost * (history.last - 3)
@@ -63,6 +65,7 @@ def test_training_conceals_as_the_decoder_does() -> None:
         FitConfig(rank=4, hidden=8),
     )
     torch.nn.init.normal_(network.out.weight)
+    network.hold[1:3] = 0.5
     latents = torch.from_numpy(generator.standard_normal((2, 20, width)).astype(np.float32))
     lost = torch.from_numpy(generator.random((2, 20)) < 0.4)
     lost[:, 0] = False
