@@ -97,7 +97,9 @@ def scores_of(
 def difference(row: Row, other: Row, name: str, seed: int = 0) -> Estimate:
     """Mean paired difference ``row - other`` over clips, with its 95 % bootstrap interval."""
     values = np.array(row.scores[name]) - np.array(other.scores[name])
-    chance = np.full(len(values), 1 / max(1, len(values)))
+    if not len(values):
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    chance = np.full(len(values), 1 / len(values))
     weights = np.random.default_rng(seed).multinomial(len(values), chance, REPLICATES)
     return estimate(values, weights.astype(np.float64))
 
