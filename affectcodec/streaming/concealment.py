@@ -4,132 +4,100 @@
 Lost frames are filled in the latent, before the decoder: its own history, the running phase of the
 source and the overlap of its windows then carry the sound over the gap without a click.
 
-``"predict"`` expects each lost latent from the last two that came, by a linear predictor for each
-distance (ridge regression of reduced rank, fitted on speech by
-``python -m affectcodec.streaming.fit_concealment``), and fades out when a gap gets long. What was
-near silence is held instead: background noise neither fades nor turns into speech, which also fills
-the pauses of discontinuous transmission. ``"repeat"`` repeats the last latent, ``"silence"`` mutes.
+``"predict"`` expects each lost latent from the rows before it (:mod:`.predictor`), and fades out
+when a gap gets long. Background noise is held instead, so that it neither fades nor turns into
+speech, which also fills the pauses of discontinuous transmission. ``"repeat"`` repeats the last
+latent, ``"silence"`` mutes.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from affectcodec import checkpoint
 from affectcodec.streaming.engine import Floats
+from affectcodec.streaming.predictor import HISTORY_FRAMES, Predictor, shipped_predictor
 
 if TYPE_CHECKING:
     from affectcodec.codec import AffectCodec
 
 CONCEALMENTS = ("predict", "repeat", "silence")
-HISTORY_FRAMES = 4
-PREDICTOR_NAME = "concealment.safetensors"
-PREDICTOR_FORMAT = "affectcodec-concealment-1"
-INPUT_FRAMES = 2
+NOISE_FRAMES = 4  # frames that came, from which noise is held
 
-QUIET_DB = -45.0  # dBFS of a hop that is held, not faded
-_FULL_FRAMES = 4  # lost frames at full level
+# Further on, what is held (half of emotion) is held once more: nobody knows where pitch went, and a
+# prediction hedges, half voiced.
+_EXPECTED_FRAMES = 2
+_FULL_FRAMES = 6  # lost frames at full level
 _FADE = 0.1  # of full level a frame after those
+_QUIET_DB = -45.0  # dBFS above which nothing is background
+_ABOVE_FLOOR_DB = 8.0
+_LOWEST_DB = -90.0
+_RISE_DB = 0.06  # of the floor a frame: 3 dB a second
+_SMOOTHING = 0.4  # share of the newest hop in the level
 
 
 class LatentHistory:
-    """The last quantized latents of a stream, oldest first, and what was concealed since.
+    """The last latents of a stream, oldest first, and what was concealed since.
 
     Attributes:
-        latents: float32 ``[HISTORY_FRAMES, D]``; rows before the start of the stream are zeros.
-        filled: rows that hold a frame.
+        rows: float32 ``[HISTORY_FRAMES, D]``, concealed ones as well; rows before the start of the
+            stream are zeros.
+        came: float32 ``[HISTORY_FRAMES]``, 1 for rows that came, 0 for concealed and for none.
+        known: float32 ``[NOISE_FRAMES, D]``, the last latents that came.
+        filled: rows of ``known`` that hold a frame.
         lost: frames concealed since the last one that came.
         gain: of the last hop that was played.
-        quiet: whether that hop was near silence.
+        level_db: smoothed level of what came, dBFS.
+        floor_db: the noise floor under it: follows minima at once, rises by 3 dB a second.
     """
 
     def __init__(self, width: int) -> None:
-        self.latents = np.zeros((HISTORY_FRAMES, width), np.float32)
+        self.rows = np.zeros((HISTORY_FRAMES, width), np.float32)
+        self.came = np.zeros(HISTORY_FRAMES, np.float32)
+        self.known = np.zeros((NOISE_FRAMES, width), np.float32)
         self.filled = 0
         self.lost = 0
         self.gain = 1.0
-        self.quiet = False
+        self.level_db = 0.0
+        self.floor_db = -60.0
+
+    @property
+    def last(self) -> Floats:
+        """The last latent ``[D]`` that came."""
+        newest: Floats = self.known[-1]
+        return newest
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what came last was background."""
+        return self.level_db < min(_QUIET_DB, self.floor_db + _ABOVE_FLOOR_DB)
 
     def append(self, rows: Floats) -> None:
         """Take frames ``[T, D]`` that came."""
-        keep = rows[-HISTORY_FRAMES:]
-        self.latents = np.concatenate([self.latents[len(keep) :], keep])
-        self.filled = min(HISTORY_FRAMES, self.filled + len(rows))
+        self.known = _shifted(self.known, rows)
+        self.rows = _shifted(self.rows, rows)
+        self.came = _shifted(self.came, np.ones(len(rows), np.float32))
+        self.filled = min(NOISE_FRAMES, self.filled + len(rows))
         self.lost = 0
 
+    def conceal(self, row: Floats) -> None:
+        """Take a frame ``[D]`` that stands for a lost one."""
+        self.rows = _shifted(self.rows, row[None])
+        self.came = _shifted(self.came, np.zeros(1, np.float32))
 
-@dataclass(frozen=True)
-class Predictor:
-    """Latents of lost frames, from the last ones that came.
-
-    ``latent_j = mean + basis_j (weights_j (x - mean))`` for the ``j``-th lost frame, ``x`` the last
-    ``INPUT_FRAMES`` latents, newest first.
-
-    Attributes:
-        mean: ``[D]``.
-        weights: ``[J, rank, INPUT_FRAMES * D]``.
-        basis: ``[J, D, rank]``.
-        fingerprint: of the codec whose latents these are.
-    """
-
-    mean: Floats
-    weights: Floats
-    basis: Floats
-    fingerprint: str
-
-    def latent(self, history: LatentHistory) -> Floats:
-        """Latent ``[D]`` of the next lost frame."""
-        j = min(history.lost, len(self.weights)) - 1
-        newest = history.latents[::-1][:INPUT_FRAMES]
-        if history.filled < INPUT_FRAMES:
-            newest = np.repeat(history.latents[-1:], INPUT_FRAMES, 0)
-        x = (newest - self.mean).reshape(-1)
-        return self.mean + self.basis[j] @ (self.weights[j] @ x)
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, float16."""
-        arrays = {"mean": self.mean, "weights": self.weights, "basis": self.basis}
-        metadata = {"format": PREDICTOR_FORMAT, "fingerprint": self.fingerprint}
-        # A view of turned axes would be written in the order of its memory.
-        ready = {k: np.ascontiguousarray(v, np.float16) for k, v in arrays.items()}
-        save_file(ready, path, metadata)
-
-    @classmethod
-    def load(cls, path: Path) -> Predictor:
-        """Inverse of :meth:`save`.
-
-        Raises:
-            ValueError: if the file is no predictor.
-        """
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != PREDICTOR_FORMAT:
-                raise ValueError(f"{path}: no predictor, its format is {json.dumps(metadata)}")
-            names = ("mean", "weights", "basis")
-            arrays = {name: file.get_tensor(name).astype(np.float32) for name in names}
-        horizon, rank, inputs = arrays["weights"].shape
-        width = len(arrays["mean"])
-        if inputs != INPUT_FRAMES * width or arrays["basis"].shape != (horizon, width, rank):
-            raise ValueError(f"{path}: shapes that do not fit each other")
-        return cls(fingerprint=metadata["fingerprint"], **arrays)
+    def hear(self, hop: Floats) -> None:
+        """Take a hop of audio of frames that came."""
+        power = float(np.mean(np.square(hop, dtype=np.float64)))
+        level = max(_LOWEST_DB, 10 * float(np.log10(power + 1e-10)))
+        known = self.level_db < 0.0
+        self.level_db += (_SMOOTHING if known else 1.0) * (level - self.level_db)
+        self.floor_db = min(self.level_db, self.floor_db + _RISE_DB)
 
 
-@functools.lru_cache(maxsize=8)
-def shipped_predictor(fingerprint: str) -> Predictor | None:
-    """The predictor that ships with the weights of this fingerprint."""
-    for path in sorted(checkpoint.shipped_folder().glob(f"*/{PREDICTOR_NAME}")):
-        with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("fingerprint") == fingerprint:
-                return Predictor.load(path)
-    return None
+def _shifted(kept: Floats, rows: Floats) -> Floats:
+    rows = rows[-len(kept) :]
+    return np.concatenate([kept[len(rows) :], rows])
 
 
 class Concealment:
@@ -157,9 +125,14 @@ class Concealment:
         return cls(kind, found)
 
     def next(self, history: LatentHistory) -> tuple[Floats, float]:
-        """Latent ``[D]`` and gain of the next lost frame."""
+        """Latent ``[D]`` and gain of the next lost frame; the history has taken it."""
         history.lost += 1
-        last = history.latents[-1]
+        latent, gain = self._filling(history)
+        history.conceal(latent)
+        return latent, gain
+
+    def _filling(self, history: LatentHistory) -> tuple[Floats, float]:
+        last = history.last
         if not history.filled:
             return np.zeros_like(last), 0.0
         if self.kind == "silence":
@@ -168,6 +141,11 @@ class Concealment:
             return last, 1.0
         if history.quiet:
             # Noise made of one latent alone would hum.
-            return history.latents[-1 - history.lost % history.filled], 1.0
+            return history.known[-1 - history.lost % history.filled], 1.0
         gain = max(0.0, 1.0 - _FADE * max(0, history.lost - _FULL_FRAMES))
-        return (last if self.predictor is None else self.predictor.latent(history)), gain
+        if self.predictor is None:
+            return last, gain
+        latent = self.predictor.latent(history.rows, history.came, last)
+        if history.lost > _EXPECTED_FRAMES:
+            latent = latent + self.predictor.hold * (last - latent)
+        return latent, gain

@@ -11,7 +11,7 @@ import numpy as np
 
 from affectcodec.bitstream.header import BlockLayout, StreamHeader
 from affectcodec.bitstream.packet import Packet, parse_packet
-from affectcodec.streaming.concealment import QUIET_DB, Concealment, LatentHistory
+from affectcodec.streaming.concealment import Concealment, LatentHistory
 from affectcodec.streaming.encoder import Frames
 from affectcodec.streaming.engine import (
     DecoderEngine,
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 # A jump of the frame index beyond this is no burst of losses but a new place in the stream.
 MAX_GAP_FRAMES = 50
 
-_QUIET_POWER = 10 ** (QUIET_DB / 10)
+STATE_VERSION = 2
+
+_HISTORY_ARRAYS = ("rows", "came", "known")
+_HISTORY_NUMBERS = ("lost", "filled", "gain", "level_db", "floor_db")
 
 
 @dataclass
@@ -187,7 +190,7 @@ class StreamingDecoder:
     # -- state ----------------------------------------------------------------------------------
 
     def state(self, slot: int = 0) -> bytes:
-        """A stream as bytes, about 60 kB: its continuation elsewhere gives the same audio."""
+        """A stream as bytes, about 70 kB: its continuation elsewhere gives the same audio."""
         self._check_slot(slot)
         stream = self._streams[slot]
         arrays = {f"engine.{k}": v for k, v in self.engine.state(slot).items()}
@@ -196,12 +199,10 @@ class StreamingDecoder:
             "next_index": stream.next_index,
             "packet_frames": stream.packet_frames,
             "counters": vars(stream.counters),
-            "lost": stream.history.lost,
-            "filled": stream.history.filled,
-            "gain": stream.history.gain,
-            "quiet": stream.history.quiet,
+            **{name: getattr(stream.history, name) for name in _HISTORY_NUMBERS},
         }
-        return pack_state(header, {**arrays, "latents": stream.history.latents})
+        arrays.update((f"history.{n}", getattr(stream.history, n)) for n in _HISTORY_ARRAYS)
+        return pack_state(header, arrays)
 
     def load_state(self, data: bytes, slot: int = 0) -> None:
         """Continue a saved stream in a slot.
@@ -213,29 +214,33 @@ class StreamingDecoder:
         header, arrays = unpack_state(data, self._kind())
         stream = self._fresh()
         try:
-            latents = arrays.pop("latents")
-            own = stream.history.latents
+            own = {n: getattr(stream.history, n) for n in _HISTORY_ARRAYS}
+            kept = {n: arrays.pop(f"history.{n}") for n in _HISTORY_ARRAYS}
             index, frames = header["next_index"], header["packet_frames"]
             counters = StreamCounters(**header["counters"])
             numbers = [frames, header["lost"], header["filled"], *vars(counters).values()]
             numbers += [] if index is None else [index]
             sound = (
-                latents.shape == own.shape
-                and latents.dtype == own.dtype
-                and bool(np.isfinite(latents).all())
+                all(
+                    array.shape == own[name].shape
+                    and array.dtype == own[name].dtype
+                    and bool(np.isfinite(array).all())
+                    for name, array in kept.items()
+                )
                 and all(type(n) is int and 0 <= n < 2**48 for n in numbers)
                 and 1 <= frames <= 4096
-                and header["filled"] <= len(own)
-                and isinstance(header["gain"], float)
+                and header["filled"] <= len(own["known"])
+                and all(type(header[n]) is float for n in ("gain", "level_db", "floor_db"))
                 and 0 <= header["gain"] <= 1
-                and isinstance(header["quiet"], bool)
+                and all(-200 <= header[n] <= 200 for n in ("level_db", "floor_db"))
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StateError(f"state: {error}") from error
         if not sound:
             raise StateError("state: the history of latents does not fit this codec")
-        stream.history.latents[:] = latents
-        for name in ("lost", "filled", "gain", "quiet"):
+        for name, array in kept.items():
+            setattr(stream.history, name, array)
+        for name in _HISTORY_NUMBERS:
             setattr(stream.history, name, header[name])
         stream.next_index, stream.packet_frames, stream.counters = index, frames, counters
         self.engine.load_state(slot, {k.removeprefix("engine."): v for k, v in arrays.items()})
@@ -244,6 +249,7 @@ class StreamingDecoder:
     def _kind(self) -> dict[str, Any]:
         return {
             "kind": "decoder",
+            "version": STATE_VERSION,
             "engine": self.engine.name,
             "codec": self.header.config_hash,
             "config": self.config.hash,
@@ -313,10 +319,13 @@ class StreamingDecoder:
         known = self.engine.dequantize(tokens, stages) if len(tokens) else None
         parts: list[Floats] = []
         gains: list[list[float]] = []
+        unheard: list[int] = []
         at = 0
         for slot in busy:
             lost, codes, _ = jobs[slot]
             history = self._streams[slot].history
+            # A hop sounds of its frame and the one before: the first after a gap is no witness.
+            unheard.append(lost + int(lost + history.lost > 0))
             filled = [self.concealment.next(history) for _ in range(lost)]
             parts += [latent[None] for latent, _ in filled]
             if len(codes):
@@ -328,14 +337,12 @@ class StreamingDecoder:
         counts = [len(part) for part in gains]
         audio = self.engine.synthesize([int(s) for s in busy], counts, np.concatenate(parts))
         at = 0
-        for slot, count, own in zip(busy, counts, gains, strict=True):
+        for slot, count, own, skipped in zip(busy, counts, gains, unheard, strict=True):
             history = self._streams[slot].history
             rows = _levelled(audio[at : at + count], own, history.gain)
             history.gain = own[-1]
-            power = float(np.mean(np.square(rows[-1], dtype=np.float64)))
-            # What is concealed says nothing about the sound it stands for.
-            if not history.lost:
-                history.quiet = power < _QUIET_POWER
+            for hop in audio[at + skipped : at + count]:
+                history.hear(hop)
             out[slot] = rows.reshape(-1)
             at += count
         return out

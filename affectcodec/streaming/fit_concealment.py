@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits the predictor of lost frames: ``python -m affectcodec.streaming.fit_concealment DATA...``.
 
-Ridge regression from the last two latents to the one ``j`` frames later, for each ``j``, cut to the
-directions that hold most of the predicted variance. Clips are decoded at stage counts drawn at
-random, as streams of any rate will have them.
+Clips are coded once; each is decoded at stage counts drawn at random, as streams of any rate will
+have them. :mod:`affectcodec.streaming.predictor_training` does the rest.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
-import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from affectcodec import checkpoint
 from affectcodec.audio import load_audio
 from affectcodec.codec import AffectCodec
 from affectcodec.manifest import Clip, read_manifest
-from affectcodec.streaming.concealment import INPUT_FRAMES, PREDICTOR_NAME, Predictor
 from affectcodec.streaming.engine import Floats, make_decoder, make_encoder
+from affectcodec.streaming.predictor import PREDICTOR_NAME
+from affectcodec.streaming.predictor_training import FitConfig, fit
 
-Doubles = npt.NDArray[np.float64]
+_REPORT_STEPS = 50
 
 
 def latents_of(codec: AffectCodec, clips: list[Clip], seed: int, seconds: float) -> list[Floats]:
@@ -31,7 +32,7 @@ def latents_of(codec: AffectCodec, clips: list[Clip], seed: int, seconds: float)
     encoder, decoder = make_encoder(codec, "auto", 1, 1), make_decoder(codec, "auto", 1, 1)
     generator = np.random.default_rng(seed)
     found = []
-    for clip in clips:
+    for clip in tqdm(clips, unit="clip", disable=None):
         wav = load_audio(clip.file, sample_rate=codec.config.sample_rate)[0].astype(np.float32)
         frames = min(len(wav) // hop, int(seconds * codec.config.frame_rate))
         if not frames:
@@ -43,56 +44,62 @@ def latents_of(codec: AffectCodec, clips: list[Clip], seed: int, seconds: float)
     return found
 
 
-def fit(
-    sequences: list[Floats], fingerprint: str, *, horizon: int = 10, rank: int = 24
-) -> Predictor:
-    """Predictor of latents ``[T, D]`` a clip."""
-    mean = np.concatenate(sequences).astype(np.float64).mean(0)
-    weights, basis = [], []
-    for j in range(1, horizon + 1):
-        pairs = [_pairs(s - mean, j) for s in sequences if len(s) >= INPUT_FRAMES + j]
-        x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        gram = x.T @ x + 0.005 * len(x) * np.eye(x.shape[1])
-        full = np.linalg.solve(gram, x.T @ y)
-        _, directions = np.linalg.eigh(full.T @ (x.T @ x) @ full)
-        kept = directions[:, -min(rank, y.shape[1]) :]
-        basis.append(kept)
-        weights.append((full @ kept).T)
-    return Predictor(
-        mean.astype(np.float32),
-        np.stack(weights).astype(np.float32),
-        np.stack(basis).astype(np.float32),
-        fingerprint,
-    )
-
-
-def _pairs(z: Doubles, distance: int) -> tuple[Doubles, Doubles]:
-    """Inputs, newest frame first, and targets ``distance`` frames after the newest."""
-    last = np.arange(INPUT_FRAMES - 1, len(z) - distance)
-    return np.concatenate([z[last - i] for i in range(INPUT_FRAMES)], 1), z[last + distance]
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--weights", help="Weights: the name of shipped ones, or a folder.")
 @click.option("--split", default="train", show_default=True)
-@click.option("--limit", type=int, help="At most this many clips of each folder.")
-@click.option("--seconds", default=8.0, show_default=True, help="Of each clip, at most.")
+@click.option(
+    "--limit",
+    "limits",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="At most this many clips of each DATA, spread evenly; or once for each of them.",
+)
+@click.option("--seconds", default=6.0, show_default=True, help="Of each clip, at most.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=FitConfig.steps,
+    show_default=True,
+    help="Steps through the decoder; about 0.15 s each on one core.",
+)
 @click.option("--seed", default=0, show_default=True)
 def main(
     data: tuple[Path, ...],
     weights: str | None,
     split: str,
-    limit: int | None,
+    limits: tuple[int, ...],
     seconds: float,
+    steps: int,
     seed: int,
 ) -> None:
     """Fit on the clips of each DATA/manifest.csv; writes into the folder of the weights."""
+    if len(limits) not in (0, 1, len(data)):
+        raise click.BadParameter(
+            f"{len(limits)} limits for {len(data)} folders; give one, or one for each",
+            param_hint="--limit",
+        )
+    each: list[int | None] = [*limits] * (len(data) if len(limits) == 1 else 1)
     torch.set_num_threads(1)
     codec = AffectCodec.from_pretrained(weights)
-    clips = [c for d in data for c in read_manifest(d / "manifest.csv", split=split, limit=limit)]
+    clips = [
+        clip
+        for folder, limit in zip(data, each or [None] * len(data), strict=True)
+        for clip in read_manifest(folder / "manifest.csv", split=split, limit=limit)
+    ]
     sequences = latents_of(codec, clips, seed, seconds)
-    predictor = fit(sequences, codec.fingerprint)
+    config = replace(FitConfig(), steps=steps)
+    sums: dict[str, float] = {}
+
+    def report(step: int, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value / _REPORT_STEPS
+        if (step + 1) % _REPORT_STEPS == 0:
+            found = ", ".join(f"{name} {value:.4f}" for name, value in sums.items())
+            click.echo(f"step {step + 1}: {found}")
+            sums.clear()
+
+    predictor = fit(codec, sequences, config, seed, report)
     path = checkpoint.resolve(weights) / PREDICTOR_NAME
     predictor.save(path)
     click.echo(f"{path}: {path.stat().st_size} bytes, from {sum(map(len, sequences))} frames")

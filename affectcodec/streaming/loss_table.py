@@ -2,8 +2,10 @@
 """What packet loss costs: ``python -m affectcodec.streaming.loss_table DATA --split dev``.
 
 Clips are coded in packets of one frame, packets are lost by a seeded model, and each way of
-concealment decodes the same losses. Scores are of the decoded audio against the original. Recovery
-is the distance to the undisturbed decoding, by the number of frames since the last loss.
+concealment decodes the same losses. Scores are of the decoded audio against the original; beside
+their means stand the paired differences of the prediction to frame repetition and to silence, with
+bootstrap intervals over clips. Recovery is the distance to the undisturbed decoding, by the number
+of frames since the last loss.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from tqdm import tqdm
 from affectcodec.audio import load_audio
 from affectcodec.codec import AffectCodec
 from affectcodec.evaluation.alignment import active_frames
+from affectcodec.evaluation.bootstrap import REPLICATES, Estimate, estimate
 from affectcodec.evaluation.metrics import pesq_wb, stoi
 from affectcodec.evaluation.pitch import f0_metrics, f0_track, spread_to_f0_frames
 from affectcodec.manifest import read_manifest
@@ -29,8 +32,19 @@ from affectcodec.streaming import StreamingDecoder, StreamingEncoder
 from affectcodec.streaming.concealment import CONCEALMENTS
 from affectcodec.streaming.engine import Floats
 from affectcodec.streaming.loss import LossModel
+from affectcodec.streaming.loss_scores import contour_correlation, frame_error, lost_f0_frames
 
-SCORES = ("pesq_wb", "stoi", "f0_corr", "vuv_error")
+SCORES = ("pesq_wb", "stoi", "f0_contour", "f0_corr", "vuv_error", "lost_pitch")
+COMPARED = ("pesq_wb", "stoi", "f0_contour", "lost_pitch")
+TITLES = {
+    "pesq_wb": "PESQ-WB",
+    "stoi": "STOI",
+    "f0_contour": "F0 contour",
+    "f0_corr": "F0 corr, voiced in both",
+    "vuv_error": "V/UV error",
+    "lost_pitch": "pitch error in losses",
+}
+NAMES = {"repeat": "frame repetition", "silence": "silence"}
 RECOVERY_FRAMES = 10
 _MARKERS = ("<!-- streaming:loss -->", "<!-- /streaming -->")
 _HEAD_FRAMES = 3  # never lost: a stream that never began cannot be concealed
@@ -61,15 +75,33 @@ def decode(decoder: StreamingDecoder, packets: list[bytes], lost: np.ndarray, si
     return np.concatenate(parts)[decoder.latency.samples :][:size]
 
 
-def scores_of(ref: Floats, deg: Floats, f0: np.ndarray) -> dict[str, float]:
-    """The scores of a pair; NaN where one is undefined."""
+def scores_of(
+    ref: Floats, deg: Floats, f0: np.ndarray, lost: np.ndarray, frame_rate: float
+) -> dict[str, float]:
+    """The scores of a pair whose frames ``lost [T]`` did not come; NaN where one is undefined."""
     found = dict.fromkeys(SCORES, float("nan"))
     for name, measure in (("pesq_wb", pesq_wb), ("stoi", stoi)):
         with contextlib.suppress(ValueError):
             found[name] = measure(ref, deg)
-    track = f0_track(deg)
-    pitch = f0_metrics(f0, track, spread_to_f0_frames(active_frames(ref), len(f0)))
-    return {**found, "f0_corr": pitch["f0_corr"], "vuv_error": pitch["vuv_error"]}
+    track, active = f0_track(deg), spread_to_f0_frames(active_frames(ref), len(f0))
+    pitch = f0_metrics(f0, track, active)
+    return {
+        **found,
+        "f0_contour": contour_correlation(f0, track, active),
+        "f0_corr": pitch["f0_corr"],
+        "vuv_error": pitch["vuv_error"],
+        "lost_pitch": frame_error(f0, track, active & lost_f0_frames(lost, frame_rate, len(f0))),
+    }
+
+
+def difference(row: Row, other: Row, name: str, seed: int = 0) -> Estimate:
+    """Mean paired difference ``row - other`` over clips, with its 95 % bootstrap interval."""
+    values = np.array(row.scores[name]) - np.array(other.scores[name])
+    if not len(values):
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    chance = np.full(len(values), 1 / len(values))
+    weights = np.random.default_rng(seed).multinomial(len(values), chance, REPLICATES)
+    return estimate(values, weights.astype(np.float64))
 
 
 def distances(clean: Floats, deg: Floats, hop: int) -> np.ndarray:
@@ -121,28 +153,48 @@ def run(
                 row = rows[1 + i * len(decoders) + j]
                 found.append((row, decode(decoder, packets, lost, len(wav)), lost))
         for row, audio, lost in found:
-            for name, value in scores_of(wav, audio, f0).items():
+            scores = scores_of(wav, audio, f0, lost, codec.config.frame_rate)
+            for name, value in scores.items():
                 row.scores[name].append(value)
             note_recovery(row, clean, audio, lost, hop)
     return rows
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table, and the recovery of the predicted rows."""
-    lines = ["| loss | bursts of | concealment | PESQ-WB | STOI | F0 corr | V/UV error |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    """The table, the differences to the prediction, and its recovery."""
+    lines = [f"| loss | bursts of | concealment | {' | '.join(TITLES[n] for n in SCORES)} |"]
+    lines.append("|---" * (3 + len(SCORES)) + "|")
     for row in rows:
-        values = " | ".join(f"{row.mean(name):.3f}" for name in SCORES)
-        kind = {"repeat": "frame repetition", "silence": "silence"}.get(
-            row.concealment, row.concealment
-        )
+        values = " | ".join(_number(row.mean(name)) for name in SCORES)
+        kind = NAMES.get(row.concealment, row.concealment)
         lines.append(f"| {row.rate:.0%} | {row.mean_burst:g} | {kind} | {values} |")
+    lines += ["", "Prediction less the other, mean over clips of the paired differences:", ""]
+    lines.append(f"| loss | bursts of | less | {' | '.join(TITLES[n] for n in COMPARED)} |")
+    lines.append("|---" * (3 + len(COMPARED)) + "|")
+    found = {(r.rate, r.mean_burst, r.concealment): r for r in rows}
+    for row in rows:
+        for kind, title in NAMES.items() if row.concealment == "predict" else ():
+            other = found.get((row.rate, row.mean_burst, kind))
+            if other is None:
+                continue
+            values = " | ".join(_interval(difference(row, other, name)) for name in COMPARED)
+            lines.append(f"| {row.rate:.0%} | {row.mean_burst:g} | {title} | {values} |")
     lines += ["", "Distance to the undisturbed decoding in dB, by ms since the last loss:", ""]
     for row in rows[1:]:
         if row.concealment == "predict":
             values = ", ".join(f"{np.mean(v):.1f}" for v in row.recovery if v)
             lines.append(f"- {row.rate:.0%}, bursts of {row.mean_burst:g}: {values}")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else ""
+
+
+def _interval(found: Estimate) -> str:
+    if not found.count:
+        return ""
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

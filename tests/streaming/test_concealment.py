@@ -3,78 +3,88 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from affectcodec import AffectCodec
-from affectcodec.checkpoint import shipped_folder
 from affectcodec.config import StreamNetworkConfig
 from affectcodec.streaming import StreamingDecoder, StreamingEncoder
-from affectcodec.streaming.concealment import (
-    Concealment,
-    LatentHistory,
-    Predictor,
-    shipped_predictor,
-)
-from affectcodec.streaming.fit_concealment import fit
+from affectcodec.streaming.concealment import Concealment, LatentHistory
+from affectcodec.streaming.predictor import shipped_predictor
 from tests.codec_fixtures import HOP, speech_like, tiny_codec
 
 
-def sequences(count: int = 20, width: int = 6) -> list[np.ndarray]:
-    """Latents of a known law: each channel decays by 0.8 a frame, driven by noise."""
-    generator = np.random.default_rng(0)
-    out = []
-    for _ in range(count):
-        z = np.zeros((200, width))
-        for t in range(1, 200):
-            z[t] = 0.8 * z[t - 1] + generator.standard_normal(width)
-        out.append((z + 3).astype(np.float32))
-    return out
-
-
-def test_the_predictor_finds_the_law_of_its_latents() -> None:
-    predictor = fit(sequences(100), "0" * 16, horizon=3, rank=6)
-    history = LatentHistory(6)
-    history.append(sequences(1)[0][:50])
-    for lost in (1, 2, 3):
-        history.lost = lost
-        want = 3 + 0.8**lost * (history.latents[-1] - 3)
-        np.testing.assert_allclose(predictor.latent(history), want, atol=0.3)
-    history.lost = 9  # beyond the horizon the last one stays
-    far = predictor.latent(history)
-    history.lost = 3
-    np.testing.assert_array_equal(far, predictor.latent(history))
-
-
-def test_a_predictor_survives_its_file(tmp_path: Path) -> None:
-    predictor = fit(sequences(3), "0123456789abcdef", horizon=2, rank=2)
-    predictor.save(tmp_path / "p.safetensors")
-    loaded = Predictor.load(tmp_path / "p.safetensors")
-    assert loaded.fingerprint == "0123456789abcdef"
-    np.testing.assert_allclose(loaded.weights, predictor.weights, atol=2e-3)
-    with pytest.raises(ValueError, match="no predictor"):
-        Predictor.load(shipped_folder() / "stream" / "model.safetensors")
-
-
-def test_the_shipped_weights_have_a_predictor() -> None:
+def test_the_shipped_weights_are_concealed_by_their_predictor() -> None:
     codec = AffectCodec.from_pretrained()
     predictor = shipped_predictor(codec.fingerprint)
-    assert predictor is not None and len(predictor.mean) == codec.config.quantizer.width
+    assert predictor is not None
     assert Concealment.of(codec, "predict").predictor is predictor
+    assert Concealment.of(codec, "repeat").predictor is None
     assert Concealment.of(tiny_codec(), "predict").predictor is None
+
+
+def speaking(width: int) -> LatentHistory:
+    """A history of sound that is far above its noise floor."""
+    history = LatentHistory(width)
+    history.append(np.arange(8 * width, dtype=np.float32).reshape(8, width))
+    history.level_db, history.floor_db = -20.0, -70.0
+    return history
+
+
+def test_the_history_marks_what_came() -> None:
+    history = LatentHistory(2)
+    assert not history.came.any() and history.filled == 0
+    history.append(np.ones((3, 2), np.float32))
+    conceal = Concealment("repeat")
+    history.append(np.full((1, 2), 5, np.float32))
+    for _ in range(2):
+        latent, gain = conceal.next(history)
+        assert gain == 1.0 and latent.tolist() == [5, 5]
+    history.append(np.full((1, 2), 7, np.float32))
+    assert history.came.tolist() == [0, 1, 1, 1, 1, 0, 0, 1]
+    assert history.rows[:, 0].tolist() == [0, 1, 1, 1, 5, 5, 5, 7]
+    assert history.known[:, 0].tolist() == [1, 1, 5, 7] and history.lost == 0
+    history.append(np.arange(40, dtype=np.float32).reshape(20, 2))
+    assert history.came.all() and history.rows[0, 0] == 24 and history.known[0, 0] == 32
+
+
+def test_quiet_is_near_the_noise_floor_not_below_a_level() -> None:
+    """Speech of a quiet recording is no background, though it lies below the level of one."""
+    generator = np.random.default_rng(0)
+    noise = generator.standard_normal((300, HOP)).astype(np.float32)
+    history = LatentHistory(2)
+    for hop in noise[:100]:
+        history.hear(1e-3 * hop)  # -60 dBFS
+    assert history.quiet and abs(history.level_db + 60) < 2
+    for hop in noise[:4]:
+        history.hear(5e-3 * hop)  # -46 dBFS
+    assert not history.quiet
+    for hop in noise[:20]:
+        history.hear(1e-3 * hop)
+    assert history.quiet
+    loud = LatentHistory(2)
+    for hop in noise:
+        loud.hear(2e-2 * hop)  # steady, but no background so loud
+    assert not loud.quiet
+    silent = LatentHistory(2)
+    silent.hear(np.zeros(HOP, np.float32))
+    assert silent.quiet and np.isfinite(silent.floor_db)
 
 
 def test_gains_hold_then_fade_and_quiet_is_held() -> None:
     history = LatentHistory(2)
     conceal = Concealment("predict")
     assert conceal.next(history)[1] == 0.0  # nothing came yet
-    history.append(np.arange(8, dtype=np.float32).reshape(4, 2))
+    history = speaking(2)
     gains = [conceal.next(history)[1] for _ in range(16)]
-    assert gains[:4] == [1.0] * 4 and gains[-1] == 0.0 and gains == sorted(gains, reverse=True)
-    history.append(history.latents)
-    history.quiet = True
+    assert (
+        gains[:6] == [1.0] * 6
+        and gains[6] < 1.0
+        and gains[-1] == 0.0
+        and gains == sorted(gains, reverse=True)
+    )
+    history = speaking(2)
+    history.level_db = -68.0
     held = [conceal.next(history) for _ in range(40)]
     assert all(gain == 1.0 for _, gain in held)
     assert len({latent.tobytes() for latent, _ in held}) == 4
@@ -140,3 +150,18 @@ def test_without_loss_the_concealment_changes_nothing() -> None:
         decoder = StreamingDecoder(codec, concealment=kind)
         heard.append(np.concatenate([decoder.push(p) for p in packets]))
     assert np.array_equal(heard[0], heard[1]) and np.array_equal(heard[0], heard[2])
+
+
+def test_a_stream_saved_within_a_gap_goes_on_to_the_same_bits() -> None:
+    codec = AffectCodec.from_pretrained()
+    packets = StreamingEncoder(codec).push(speech_like(30 * HOP).numpy())
+    lost = {8, 10, 11, 12, 13, 20}
+    decoder, other = StreamingDecoder(codec), StreamingDecoder(codec)
+    whole = [decoder.push(None if i in lost else p) for i, p in enumerate(packets)]
+    for moment in (9, 12, 14):
+        decoder.reset()
+        for i, packet in enumerate(packets[:moment]):
+            decoder.push(None if i in lost else packet)
+        other.load_state(decoder.state())
+        for i, packet in enumerate(packets[moment:], moment):
+            assert np.array_equal(other.push(None if i in lost else packet), whole[i]), (moment, i)

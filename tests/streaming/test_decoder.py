@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,16 @@ def test_damaged_states_are_refused_and_change_nothing(codec, packets) -> None:
     for bad in (b"", saved[:-7], encoder.state(), saved.replace(b'filled\\"', b'killed\\"')):
         with pytest.raises(StateError):
             decoder.load_state(bad)
+    older = saved.replace(b'version\\": 2', b'version\\": 1')
+    assert older != saved
+    with pytest.raises(StateError, match="version is 1, this stream has 2"):
+        decoder.load_state(older)
+    for entry in ("gain", "level_db", "floor_db"):
+        pattern = rb'(%s\\": )(-?[0-9.]+)' % entry.encode()
+        hurt = re.sub(pattern, lambda m: m[1] + b"NaN".ljust(len(m[2])), saved)
+        assert hurt != saved
+        with pytest.raises(StateError):
+            decoder.load_state(hurt)
     want = decoder.push(packets[1])
     decoder.load_state(saved)
     assert np.array_equal(decoder.push(packets[1]), want)
