@@ -97,6 +97,7 @@ def assess_emotion(
     clips: Sequence[Clip],
     codecs: Sequence[str],
     *,
+    judges: Sequence[Judge] = JUDGES,
     matched: Sequence[str] = (),
     comparisons: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
@@ -104,6 +105,7 @@ def assess_emotion(
 
     Args:
         codecs: names to judge.
+        judges: those whose measures were taken.
         matched: those whose training split is measured, too: gives `uar_matched`, a judge of the
             same C trained and tested on coded clips. What it still finds is still there; the rest
             of the loss is mismatch.
@@ -116,7 +118,7 @@ def assess_emotion(
             judge.name: _assess_judge(
                 judge, measured, own_train, own_clips, codecs, matched, comparisons
             )
-            for judge in JUDGES
+            for judge in judges
         }
     return out
 

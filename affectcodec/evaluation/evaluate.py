@@ -181,9 +181,11 @@ def collect(plan: Plan) -> Collected:
         warnings.warn(f"measure {name} is left out: {fix}", stacklevel=2)
     weights = parse_weights(plan.weights)
     clips = read_clips(plan, plan.split, plan.limit)
-    heard = tuple(row for row in measures if row.name in {judge.measure for judge in JUDGES})
+    asked = {row.name for row in measures}
+    judges = [judge for judge in JUDGES if judge.measure in asked]
+    heard = tuple(row for row in measures if row.name in {judge.measure for judge in judges})
     train: list[Clip] = []
-    if len(heard) == len(JUDGES):
+    if judges:
         try:
             train = read_clips(plan, plan.train_split, plan.train_limit)
         except ValueError:
@@ -202,7 +204,6 @@ def collect(plan: Plan) -> Collected:
             jobs=plan.jobs,
             progress=not plan.quiet,
         )
-    asked = {row.name for row in measures}
     results: dict[str, Any] = {
         "command": shown_command(plan),
         "split": plan.split,
@@ -218,7 +219,13 @@ def collect(plan: Plan) -> Collected:
         results["words"] = assess_words(measured, clips, everyone, comparisons)
     if train:
         results["emotion"] = assess_emotion(
-            measured, train, clips, everyone, matched=plan.matched, comparisons=comparisons
+            measured,
+            train,
+            clips,
+            everyone,
+            judges=judges,
+            matched=plan.matched,
+            comparisons=comparisons,
         )
     return Collected(results, measured, codecs, train, clips)
 
