@@ -20,14 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affectcodec.codec import AffectCodec
-from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.nn.decoder import StreamDecoder
 from affectcodec.nn.prosody import Prosody
-from affectcodec.nn.spectral import OverlapAddSynthesis, WindowedDFT
 from affectcodec.streaming.engine import Floats
 from affectcodec.streaming.loss import LossModel
 from affectcodec.streaming.predictor import HISTORY_FRAMES, Predictor
 from affectcodec.training.losses.spectral import mel_filters
+from affectcodec.training.networks import for_training
 from affectcodec.training.spectrogram import magnitude
 
 _FFT, _FFT_HOP, _MELS = 512, 128, 64
@@ -146,12 +145,8 @@ class Hearing(nn.Module):
     def __init__(self, codec: AffectCodec) -> None:
         super().__init__()
         self.decoder = copy.deepcopy(codec.decoder).requires_grad_(False)
-        self.decoder.train()  # as in training: float32 throughout
-        for module in self.decoder.modules():
-            if isinstance(module, CausalConvNeXt):
-                module.low_precision = True
-            if isinstance(module, WindowedDFT | OverlapAddSynthesis):
-                module.by_fft = True
+        self.decoder.train()  # as in training: prosody in float32
+        for_training(self.decoder, low_precision=True)
         self.hop = codec.config.hop_length
         filters = mel_filters(codec.config.sample_rate, _FFT, _MELS)
         self.register_buffer("filters", filters / filters.sum(0).clamp(min=1e-3))

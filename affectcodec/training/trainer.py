@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
 from affectcodec.nn.snake import SnakeStack
-from affectcodec.nn.spectral import OverlapAddSynthesis, WindowedDFT
 from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
 from affectcodec.training.breakdown import StepTimer
@@ -28,6 +27,7 @@ from affectcodec.training.distributed import Pass, World, spread, unsynchronised
 from affectcodec.training.guard import Guard
 from affectcodec.training.guard import TrainingError as TrainingError
 from affectcodec.training.losses import GradientBalancer
+from affectcodec.training.networks import for_training
 from affectcodec.training.objective import Decoded, Objective
 from affectcodec.training.resumable import Resumable
 from affectcodec.training.teachers import EmbeddingStore, WaveTeacher
@@ -89,12 +89,11 @@ class Trainer(Resumable):
         self.codec = AffectCodec(config.codec)
         self.emotion_head = Objective.head_for(config, 0 if embeddings is None else embeddings.dim)
         self.ema = copy.deepcopy(self.codec).requires_grad_(False).eval()
-        for module in self.codec.modules():
-            if isinstance(module, CausalConvNeXt | SnakeStack):
-                module.low_precision = config.precision == "bf16"
-                module.recompute = config.scale.recompute
-            if isinstance(module, WindowedDFT | OverlapAddSynthesis):
-                module.by_fft = True
+        for_training(
+            self.codec,
+            low_precision=config.precision == "bf16",
+            recompute=config.scale.recompute,
+        )
         for part in config.frozen:
             self.codec.get_submodule(part).requires_grad_(False)
         self.modules: dict[str, nn.Module] = {
