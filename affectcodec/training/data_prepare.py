@@ -55,9 +55,9 @@ class Prepared:
 def prosody_targets(wav: np.ndarray, config: CodecConfig) -> np.ndarray:
     """Frame targets ``[T, 3]`` float32: log F0 (gaps interpolated), voicing 0/1, active 0/1.
 
-    F0 is that of :mod:`affectcodec.autocorrelation` at the centre of each frame. As a source of the
-    decoder it keeps a correlation of 0.98 with the original's F0, that of WORLD's DIO 0.92: where
-    DIO reads octaves wrong, a codec learned to.
+    F0 is that of :mod:`affectcodec.autocorrelation` at the centre of each frame. What a tracker
+    reads wrong, a codec learns: ``affectcodec.evaluation.source_pitch`` compares trackers as
+    sources of a decoder.
     """
     net, rate = config.network, config.sample_rate
     frames = config.num_frames(len(wav))
