@@ -126,7 +126,9 @@ class PriorCoder:
         for digits, tables, present in self._tables(packets):
             total = tables.sum(2)
             chosen = np.take_along_axis(tables, digits[..., None].astype(np.int64), 2)[..., 0]
-            found.append(np.where(present, np.log2(total / np.maximum(chosen, 1)), 0.0))
+            found.append(
+                np.where(present, np.log2(np.maximum(total, 1) / np.maximum(chosen, 1)), 0.0)
+            )
         return np.concatenate(found)
 
     def count_bits(self, frames: int, changes: int) -> float:
@@ -148,7 +150,8 @@ class PriorCoder:
         ) > layout.num_stages:
             raise ValueError(
                 f"tokens: have blocks {own.names} of levels {levels} and stages {tokens.stages}, "
-                f"the coder is for {layout.names} of {layout.levels}, up to {layout.num_stages} stages"
+                f"the coder is for {layout.names} of {layout.levels}, up to {layout.num_stages} "
+                "stages"
             )
 
     def _tables(
@@ -167,7 +170,11 @@ class PriorCoder:
             frames = len(digits)
             counts = layout.count_indicators(stages)
             context = self.prior.context(states[row, :frames], counts)
-            yield digits, self.prior.tables(context, shown[row, :frames]), present
+            yield (
+                digits,
+                self.prior.tables(context, shown[row, :frames], np.any(present, 0)),
+                present,
+            )
 
     def _symbols(self, stages: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         before = np.concatenate([np.zeros_like(stages[:, :1]), stages[:, :-1]], 1)

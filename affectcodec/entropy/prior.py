@@ -118,6 +118,10 @@ class Prior:
             "count": np.ascontiguousarray(w["count"].T) * STATE_STEPS,
         }
 
+    @property
+    def _most(self) -> int:
+        return int(self.weights["logit"].shape[1])
+
     @cached_property
     def _weights_of_digit(self) -> list[Floats]:
         return [np.ascontiguousarray(w.T) for w in self.weights["logit"].astype(np.float32)]
@@ -159,13 +163,19 @@ class Prior:
         sums = states.astype(np.float32) @ self._floats["state"] + counts @ self._floats["count"]
         return sums.astype(np.int32) + self.weights["feature_bias"]
 
-    def tables(self, context: Ints, shown: Floats) -> Ints:
-        """Frequencies ``[N, D, levels]`` of all digits, of frames ``[N, E]`` known in advance."""
+    def tables(
+        self, context: Ints, shown: Floats, wanted: npt.NDArray[np.bool_] | None = None
+    ) -> Ints:
+        """Frequencies ``[N, D, levels]`` of the digits ``wanted [D]`` (all by default), 0 of the
+        others, of frames ``[N, E]`` known in advance."""
         layout = self.layout
         seen = (shown @ self._floats["before"]).astype(np.int32)
         units = self.weights["logit"].shape[2]
         sums = (context + seen).reshape(-1, layout.num_digits, units)
-        return np.stack([self._table(d, sums[:, d]) for d in range(layout.num_digits)], 1)
+        out = np.zeros((len(context), layout.num_digits, self._most), np.int32)
+        for digit in range(layout.num_digits) if wanted is None else np.flatnonzero(wanted):
+            out[:, digit] = self._table(int(digit), sums[:, digit])
+        return out
 
     def table(self, digit: int, context: Ints, seen: Ints) -> Ints:
         """Frequencies ``[N, levels]`` of one digit; `seen` is the sum over `reveal` so far."""

@@ -20,7 +20,8 @@ from affectcodec.entropy.coder import PriorCoder, clip_codes
 from affectcodec.entropy.layout import IntArray
 from affectcodec.tokens.batch import Tokens
 
-_SEARCH = 10
+_SEARCH = 16
+_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,53 @@ def to_rate(
     steps = ladder(min(tokens.stages.values()), len(names), control.lead)
     levels = frame_levels(wav, tokens.hop_length, frames, control.block_frames)
     budget = kbps * 1000 * float(tokens.duration[0])
-    low, high = 0.0, len(steps) + control.quiet_steps
-    stages = plan(levels, low, steps, control)
-    for _ in range(_SEARCH):
-        middle = (low + high) / 2
-        tried = plan(levels, middle, steps, control)
-        if payload_bits(coder, codes, tried) <= budget:
-            low, stages = middle, tried
-        else:
-            high = middle
-    return with_frame_stages(tokens, stages)
+    step_costs = _step_costs(coder, codes, steps)
+    fewest = plan(levels, 0.0, steps, control)
+    best, ratio = fewest, 1.0
+    for _ in range(_PASSES):
+        # Costs with all stages present tell what a plan costs but for a factor; the prior says it.
+        low, high = 0.0, len(steps) + control.quiet_steps
+        stages, guess = fewest, 0.0
+        for _ in range(_SEARCH):
+            middle = (low + high) / 2
+            tried = plan(levels, middle, steps, control)
+            cost = _guess(step_costs, tried, coder)
+            if cost * ratio <= budget:
+                low, stages, guess = middle, tried, cost
+            else:
+                high = middle
+        real = payload_bits(coder, codes, stages)
+        if real <= budget and stages.sum() >= best.sum():
+            best = stages
+        if not guess or 0.99 * budget <= real <= budget:
+            break
+        # a little too little rather than too much
+        ratio = real / guess * (1.0 if real <= budget else 1.003)
+    return with_frame_stages(tokens, best)
+
+
+def _step_costs(
+    coder: PriorCoder, codes: Sequence[IntArray], steps: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float64]:
+    """Bits ``[G, T, K + 1]`` of the first k stages of each block and frame, all being present."""
+    layout = coder.prior.layout
+    frames, most = codes[0].shape[1], int(steps.max())
+    full = np.full((len(codes), frames), most, np.uint8)
+    costs = coder.costs(codes, full)
+    out = np.zeros((len(codes), frames, most + 1))
+    for block in range(len(codes)):
+        for stage in range(most):
+            part = (layout.block_of == block) & (layout.stage_of == stage)
+            out[block, :, stage + 1] = out[block, :, stage] + costs[:, part].sum(1)
+    return out
+
+
+def _guess(
+    step_costs: npt.NDArray[np.float64], stages: npt.NDArray[np.uint8], coder: PriorCoder
+) -> float:
+    chosen = np.take_along_axis(step_costs, stages[..., None].astype(np.int64), 2)
+    changes = int(np.any(np.diff(stages, axis=1, prepend=0), axis=0).sum())
+    return float(chosen.sum()) + coder.count_bits(stages.shape[1], changes)
 
 
 def with_frame_stages(tokens: Tokens, stages: npt.NDArray[np.uint8]) -> Tokens:
