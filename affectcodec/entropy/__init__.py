@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entropy coding of tokens: a learned prior of the digits, and a range coder.
 
-    coder = load_coder()                       # the prior shipped with the default weights
-    tokens = codec.encode(wav)                 # all stages
-    tokens = to_rate(tokens, wav, 1.5, coder)  # stage counts by frame
+    coder = load_coder()  # the prior shipped with the default weights
+    tokens = encode_to_rate(codec, wav, 1.5, coder=coder)  # stage counts by frame
     write_tokens("clip.afc", tokens, coder=coder)
 
 The same tokens take about 60 % of the bits; decoding gives them back exactly.
@@ -12,6 +11,14 @@ The same tokens take about 60 % of the bits; decoding gives them back exactly.
 from affectcodec.entropy.coder import PriorCoder
 from affectcodec.entropy.find import find_prior, load_coder
 from affectcodec.entropy.prior import Prior
-from affectcodec.entropy.rate import RateControl, to_rate
+from affectcodec.entropy.rate import RateControl, encode_to_rate, to_rate
 
-__all__ = ["Prior", "PriorCoder", "RateControl", "find_prior", "load_coder", "to_rate"]
+__all__ = [
+    "Prior",
+    "PriorCoder",
+    "RateControl",
+    "encode_to_rate",
+    "find_prior",
+    "load_coder",
+    "to_rate",
+]

@@ -11,14 +11,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from affectcodec.audio import resample
 from affectcodec.entropy.coder import PriorCoder, clip_codes
 from affectcodec.entropy.layout import IntArray
 from affectcodec.tokens.batch import Tokens
+
+if TYPE_CHECKING:
+    from affectcodec.codec import AffectCodec
 
 _SEARCH = 16
 _PASSES = 4
@@ -104,6 +109,38 @@ def payload_bits(
     digits = float(coder.costs(codes, stages).sum())
     changes = int(np.any(np.diff(stages, axis=1, prepend=0), axis=0).sum())
     return digits + coder.count_bits(stages.shape[1], changes)
+
+
+def encode_to_rate(
+    codec: AffectCodec,
+    wav: Any,
+    kbps: float,
+    *,
+    sample_rate: int = 16000,
+    coder: PriorCoder,
+    control: RateControl = _DEFAULT,
+) -> Tokens:
+    """Tokens of one clip whose entropy-coded form has a bit rate, see :func:`to_rate`.
+
+    Args:
+        codec: the codec.
+        wav: float ``[N]``, ``[1, N]`` or ``[1, 1, N]``, samples in [-1, 1].
+        kbps: bit rate wanted, above 0.
+        sample_rate: in Hz; anything but the codec's own rate is resampled.
+        coder: entropy coder that fits the codec.
+        control: how bits are shared out.
+
+    Raises:
+        ValueError: as of `AffectCodec.encode`, and on more than one clip.
+    """
+    samples = np.asarray(wav.detach().cpu() if isinstance(wav, torch.Tensor) else wav)
+    if samples.ndim < 1 or samples.size != samples.shape[-1]:
+        raise ValueError(f"wav: wanted one clip, [N] or [1, 1, N], got {list(samples.shape)}")
+    samples = samples.reshape(-1)
+    tokens = codec.encode(samples, sample_rate)  # refuses what is no audio
+    if sample_rate != codec.config.sample_rate:
+        samples = resample(samples, sample_rate, codec.config.sample_rate)
+    return to_rate(tokens, samples, kbps, coder, control)
 
 
 def to_rate(

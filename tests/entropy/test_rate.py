@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from affectcodec.codec import AffectCodec
 from affectcodec.config import BDRFSQConfig, Block
 from affectcodec.entropy.coder import clip_codes
+from affectcodec.entropy.find import load_coder
 from affectcodec.entropy.rate import (
     RateControl,
+    encode_to_rate,
     frame_levels,
     ladder,
     plan,
@@ -148,3 +151,15 @@ def test_errors_say_what_to_do(coder):
     )
     with pytest.raises(ValueError, match="the coder is for"):
         to_rate(single, wav, 1.0, coder)
+
+
+def test_a_clip_to_a_rate_from_another_sample_rate():
+    codec, coder = AffectCodec.from_pretrained(), load_coder()
+    time = np.arange(24000) / 8000
+    wav = (0.2 * np.sin(2 * np.pi * 140 * time) * np.sin(2 * np.pi * 3 * time) ** 2).astype("f4")
+    tokens = encode_to_rate(codec, wav, 1.5, sample_rate=8000, coder=coder)
+    assert int(tokens.num_samples[0]) == 48000
+    assert 1.0 < _kbps(tokens, coder) <= 1.51
+    assert codec.decode(tokens).shape == (1, 1, 48000)
+    with pytest.raises(ValueError, match="one clip"):
+        encode_to_rate(codec, np.zeros((2, 1, 320), np.float32), 1.5, coder=coder)
