@@ -9,13 +9,13 @@ byte layout is specified in docs/format.md, section "Coded packets".
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from affectcodec.bitstream.errors import AfcCoderError, AfcPacketError
+from affectcodec.bitstream.errors import AfcCoderError, AfcError, AfcPacketError
 from affectcodec.bitstream.head import PacketHead
 from affectcodec.bitstream.header import BlockLayout, StreamHeader
 
@@ -83,6 +83,9 @@ class PayloadCoder(Protocol):
         ...
 
 
+CoderOrFinder = PayloadCoder | Callable[[str], PayloadCoder]
+
+
 def check_coder(header: StreamHeader, coder: PayloadCoder) -> PayloadCoder:
     """The coder, if it is the one that the header names and fits the header's layout.
 
@@ -107,12 +110,13 @@ def check_coder(header: StreamHeader, coder: PayloadCoder) -> PayloadCoder:
     return coder
 
 
-def find_coder(header: StreamHeader, coder: PayloadCoder | None = None) -> PayloadCoder:
+def find_coder(header: StreamHeader, coder: CoderOrFinder | None = None) -> PayloadCoder:
     """The coder of a stream with coded payloads.
 
     Args:
         header: a header that names a coder.
-        coder: the coder at hand; by default the prior of that id that the installation has.
+        coder: the coder at hand, or a function that gives the one of an id; by default
+            :func:`affectcodec.entropy.find_prior`, which knows the shipped ones.
 
     Raises:
         AfcCoderError: the coder does not fit the header, or there is none: the id is not known
@@ -120,25 +124,24 @@ def find_coder(header: StreamHeader, coder: PayloadCoder | None = None) -> Paylo
     """
     if header.coder is None:
         raise AfcCoderError("coder: this stream's payloads are plain, it needs none")
-    if coder is None:
-        try:
-            # By name: the entropy package needs more than NumPy, and may be left out.
-            find = importlib.import_module("affectcodec.entropy").find_prior
-            coder = find(header.coder)
-        except ImportError as error:
-            raise AfcCoderError(
-                f"coder: the payloads of this stream are entropy-coded and cannot be read here "
-                f"({error}); pip install 'affectcodec[compact]'"
-            ) from error
-        except (LookupError, ValueError, OSError) as error:
-            raise AfcCoderError(
-                f"coder: the payloads of this stream are coded by prior {header.coder}, which "
-                f"cannot be loaded here ({error}); a newer release of affectcodec may have it, or "
-                "pass coder="
-            ) from error
+    try:
         if coder is None:
-            raise AfcCoderError(f"coder: no prior {header.coder} is known here; pass coder=")
-    return check_coder(header, coder)
+            # By name: the entropy package needs more than NumPy, and may be left out.
+            coder = importlib.import_module("affectcodec.entropy").find_prior
+        found = coder(header.coder) if callable(coder) else coder
+    except ImportError as error:
+        raise AfcCoderError(
+            f"coder: the stream is entropy-coded by prior {header.coder}, and what that needs is "
+            f"not installed ({error}); pip install 'affectcodec[compact]'"
+        ) from error
+    except AfcError as error:
+        raise AfcCoderError(str(error)) from error
+    except (LookupError, ValueError, OSError) as error:
+        raise AfcCoderError(
+            f"coder: the stream is entropy-coded by prior {header.coder}, which cannot be loaded "
+            f"here ({error}); pass the coder of the weights that made it: coder="
+        ) from error
+    return check_coder(header, found)
 
 
 def check_stages(

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from affectcodec.bitstream import wire
-from affectcodec.bitstream.coded import PayloadCoder, find_coder
+from affectcodec.bitstream.coded import CoderOrFinder, PayloadCoder, find_coder
 from affectcodec.bitstream.errors import AfcError, AfcPacketError
 from affectcodec.bitstream.head import PacketHead, max_head_size, parse_head, payload_is_good
 from affectcodec.bitstream.header import StreamHeader
@@ -47,8 +47,8 @@ class Framer:
     Args:
         source: the bytes, at the first packet.
         header: header of the stream.
-        coder: the coder that the header names, if any; by default it is looked up when the first
-            packet is.
+        coder: the coder that the header names, if any, or what finds it when the first packet is
+            read.
         decode: whether to decode coded payloads; without, no coder is needed.
 
     Attributes:
@@ -66,7 +66,7 @@ class Framer:
         self,
         source: ByteSource,
         header: StreamHeader,
-        coder: PayloadCoder | None = None,
+        coder: CoderOrFinder | None = None,
         *,
         decode: bool = True,
     ) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from affectcodec.bitpacking import pack_bits, unpack_bits
 from affectcodec.bitstream import wire
 from affectcodec.bitstream.coded import (
+    CoderOrFinder,
     IntArray,
     PayloadCoder,
     check_stages,
@@ -101,7 +102,7 @@ def serialize_packet(
     start: int = 0,
     *,
     frame_stages: npt.ArrayLike | None = None,
-    coder: PayloadCoder | None = None,
+    coder: CoderOrFinder | None = None,
 ) -> bytes:
     """Make one packet.
 
@@ -124,10 +125,10 @@ def serialize_packet(
     arrays = check_codes(codes, header)
     frames = arrays[0].shape[1]
     if header.coder is not None:
-        coder = find_coder(header, coder)
-        check_frames(frames, coder.max_frames)
+        known = find_coder(header, coder)
+        check_frames(frames, known.max_frames)
         counts = check_stages(frame_stages, arrays, header)
-        stages, payload = encode_coded(arrays, counts, coder)
+        stages, payload = encode_coded(arrays, counts, known)
         return assemble(start, frames, stages, payload, header)
     if frame_stages is not None:
         raise AfcPacketError(
@@ -149,7 +150,7 @@ def parse_packet(
     header: StreamHeader,
     *,
     allow_partial: bool = False,
-    coder: PayloadCoder | None = None,
+    coder: CoderOrFinder | None = None,
 ) -> Packet:
     """Read one packet that a transport delivered.
 
@@ -165,8 +166,8 @@ def parse_packet(
         AfcPacketError: the packet is damaged, incomplete or does not fit the header.
         AfcCoderError: the coder is missing or does not fit the header.
     """
-    coder = None if header.coder is None else find_coder(header, coder)
-    most = wire.MAX_FRAMES_PER_PACKET if coder is None else coder.max_frames
+    known = None if header.coder is None else find_coder(header, coder)
+    most = wire.MAX_FRAMES_PER_PACKET if known is None else known.max_frames
     head = whole_head(data, header, most)
     if len(data) > head.size:
         raise AfcPacketError(f"packet: {head.size} bytes expected, got {len(data)}")
@@ -177,10 +178,10 @@ def parse_packet(
                 f"packet: cut off after {len(data)} of {head.size} bytes; "
                 "pass allow_partial=True to keep the stages that are whole"
             )
-        return decode_payload(head, payload, header, coder)
+        return decode_payload(head, payload, header, known)
     if not payload_is_good(head, data[: head.head_size], payload):
         raise AfcPacketError(f"packet: checksum mismatch in the packet of frame {head.start}")
-    return decode_payload(head, payload, header, coder)
+    return decode_payload(head, payload, header, known)
 
 
 def truncate_packet(packet: bytes | bytearray, header: StreamHeader, stages: Stages) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affectcodec.bitstream import wire
-from affectcodec.bitstream.coded import PayloadCoder, check_coder
+from affectcodec.bitstream.coded import CoderOrFinder, check_coder
 from affectcodec.bitstream.collect import MAX_CODES, collect
 from affectcodec.bitstream.errors import AfcError, AfcHashMismatch, AfcHeaderError, AfcSeekError
 from affectcodec.bitstream.framer import Framer
@@ -43,7 +43,8 @@ class AfcReader:
         expected_hash: configuration hash of the codec at hand, 16 hexadecimal digits.
         check_hash: whether another hash in the stream is an error.
         coder: the coder that the header names, for streams with coded payloads; plain ones leave
-            it aside. By default it is looked up by its id when the first packet is read.
+            it aside. Or a function that gives the coder of an id, called for the first packet; by
+            default :func:`affectcodec.entropy.find_prior`.
         decode: whether to decode coded payloads. Without, which needs no coder, their packets
             hold no codes and say the largest stage count of each block at every frame.
 
@@ -60,7 +61,7 @@ class AfcReader:
         *,
         expected_hash: str | None = None,
         check_hash: bool = True,
-        coder: PayloadCoder | None = None,
+        coder: CoderOrFinder | None = None,
         decode: bool = True,
     ) -> None:
         self._owned: Any = None
@@ -77,7 +78,7 @@ class AfcReader:
                     f"the codec at hand has {expected_hash}; load the codec it was made with, or "
                     "pass check_hash=False if you know that the two agree"
                 )
-            if self.header.coder is not None and coder is not None:
+            if not (self.header.coder is None or coder is None or callable(coder)):
                 check_coder(self.header, coder)
         except BaseException:
             self.close()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from affectcodec.bitstream.coded import PayloadCoder, check_coder
+from affectcodec.bitstream.coded import CoderOrFinder, PayloadCoder, check_coder
 from affectcodec.bitstream.collect import MAX_CODES
 from affectcodec.bitstream.errors import AfcError, AfcHashMismatch
 from affectcodec.bitstream.header import BlockLayout, StreamHeader
@@ -120,7 +120,7 @@ def read_tokens(
     check_hash: bool = True,
     conceal: str = "repeat",
     max_codes: int = MAX_CODES,
-    coder: PayloadCoder | None = None,
+    coder: CoderOrFinder | None = None,
 ) -> tuple[Tokens, ReadReport]:
     """Read one clip.
 
@@ -132,7 +132,7 @@ def read_tokens(
         check_hash: whether another hash, or another block layout than the quantizer's, is an error.
         conceal: ``"repeat"`` or ``"zero"``, see :meth:`AfcReader.read_all`.
         max_codes: most codes to hold in memory.
-        coder: the coder that the stream names, if any; by default it is looked up by its id.
+        coder: the coder that the stream names, if any, or what finds it, see :class:`AfcReader`.
 
     Returns:
         Tokens of a batch of one, and the report. Where stage counts vary in the stream,

@@ -234,20 +234,27 @@ def test_the_coder_is_looked_up_by_its_id(monkeypatch: pytest.MonkeyPatch) -> No
         (KeyError("unknown"), f"{CODER_ID}.*unknown"),
         (ValueError("unknown"), f"{CODER_ID}.*unknown"),
         (FileNotFoundError("prior.safetensors"), f"{CODER_ID}.*prior.safetensors"),
-        (None, f"no prior {CODER_ID}"),
+        (AfcCoderError("a sentence of its own"), "^a sentence of its own$"),
     ],
 )
 def test_a_coder_that_is_not_there_is_named(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None, word: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, word: str
 ) -> None:
     def find_prior(coder_id: str) -> None:
-        if error is not None:
-            raise error
+        raise error
 
     package = SimpleNamespace(find_prior=find_prior)
     monkeypatch.setitem(sys.modules, "affectcodec.entropy", package)
     with pytest.raises(AfcCoderError, match=word):
         find_coder(HEADER)
+    with pytest.raises(AfcCoderError, match=word):
+        find_coder(HEADER, find_prior)  # type: ignore[arg-type]
+
+
+def test_a_function_may_find_the_coder() -> None:
+    assert find_coder(HEADER, {CODER_ID: CODER}.__getitem__) is CODER
+    with pytest.raises(AfcCoderError, match="0{16}"):
+        find_coder(HEADER, lambda coder_id: DeflateCoder(id="0" * 16))
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
