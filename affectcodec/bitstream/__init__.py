@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from affectcodec.bitstream.coded import PayloadCoder
 from affectcodec.bitstream.errors import (
+    AfcCoderError,
     AfcError,
     AfcHashMismatch,
     AfcHeaderError,
     AfcLimitError,
     AfcPacketError,
     AfcSeekError,
+    AfcSizeError,
 )
 from affectcodec.bitstream.header import STANDARD_BLOCKS, BlockLayout, StreamHeader
 from affectcodec.bitstream.packet import Packet, parse_packet, serialize_packet, truncate_packet
-from affectcodec.bitstream.reader import AfcReader
+from affectcodec.bitstream.reader import AfcReader, coded_payload_bits
 from affectcodec.bitstream.report import ReadReport
 from affectcodec.bitstream.writer import AfcWriter
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STANDARD_BLOCKS",
+    "AfcCoderError",
     "AfcError",
     "AfcHashMismatch",
     "AfcHeaderError",
@@ -35,11 +39,14 @@ __all__ = [
     "AfcPacketError",
     "AfcReader",
     "AfcSeekError",
+    "AfcSizeError",
     "AfcWriter",
     "BlockLayout",
     "Packet",
+    "PayloadCoder",
     "ReadReport",
     "StreamHeader",
+    "coded_payload_bits",
     "header_of",
     "parse_packet",
     "read_tokens",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from affectcodec.bitstream.coded import code_dtype
 from affectcodec.bitstream.errors import AfcError, AfcLimitError
 from affectcodec.bitstream.header import StreamHeader
 from affectcodec.bitstream.packet import Packet
@@ -52,9 +53,7 @@ class _Store:
         self._names = header.names
         self._max_codes = max_codes
         self._frames = 0
-        self._codes = [
-            np.zeros((0, 0), np.int32 if bits <= 31 else np.int64) for bits in header.block_bits
-        ]
+        self._codes = [np.zeros((0, 0), code_dtype(bits)) for bits in header.block_bits]
         self._mask = np.zeros(0, np.bool_)
         self._stages = np.zeros((blocks, 0), np.uint8)
 
@@ -82,7 +81,7 @@ class _Store:
 
     def _grow(self, stages: list[int], frames: int) -> None:
         wanted = [max(k, len(a)) for k, a in zip(stages, self._codes, strict=True)]
-        if sum(wanted) * frames > self._max_codes:
+        if max(1, sum(wanted)) * frames > self._max_codes:
             raise AfcLimitError(
                 f"max_codes: {frames} frames of {wanted} stages are more than {self._max_codes} "
                 "codes; read packet by packet, or pass a higher max_codes"

@@ -20,9 +20,17 @@ class AfcPacketError(AfcError):
     """A packet is damaged, incomplete, or does not fit its stream header."""
 
 
+class AfcSizeError(AfcPacketError):
+    """The frames of a packet take more bytes than a packet may have."""
+
+
 class AfcLimitError(AfcError):
     """Reading on would take more memory than the caller allowed."""
 
 
 class AfcSeekError(AfcError):
     """The wanted frame cannot be reached."""
+
+
+class AfcCoderError(AfcError):
+    """The coder of a stream's payloads is missing, or the one at hand does not fit the stream."""

@@ -10,21 +10,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter, deque
+from functools import cached_property
 
 import numpy as np
 
 from affectcodec.bitstream import wire
+from affectcodec.bitstream.coded import CoderOrFinder, PayloadCoder, find_coder
 from affectcodec.bitstream.errors import AfcError, AfcPacketError
+from affectcodec.bitstream.head import PacketHead, max_head_size, parse_head, payload_is_good
 from affectcodec.bitstream.header import StreamHeader
-from affectcodec.bitstream.packet import (
-    Packet,
-    PacketHead,
-    decode_payload,
-    lost_packet,
-    max_head_size,
-    parse_head,
-    payload_is_good,
-)
+from affectcodec.bitstream.packet import Packet, decode_payload, lost_packet
 from affectcodec.bitstream.source import ByteSource
 from affectcodec.bitstream.trailer import OVERHEAD, Trailer, body_size
 
@@ -52,6 +47,9 @@ class Framer:
     Args:
         source: the bytes, at the first packet.
         header: header of the stream.
+        coder: the coder that the header names, if any, or what finds it when the first packet is
+            read.
+        decode: whether to decode coded payloads; without, no coder is needed.
 
     Attributes:
         queue: packets found and not yet taken.
@@ -64,8 +62,16 @@ class Framer:
         trailer_state: ``"absent"``, ``"ok"`` or ``"damaged"``.
     """
 
-    def __init__(self, source: ByteSource, header: StreamHeader) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        header: StreamHeader,
+        coder: CoderOrFinder | None = None,
+        *,
+        decode: bool = True,
+    ) -> None:
         self.header = header
+        self._given, self._decode = coder, decode
         self.queue: deque[Packet] = deque()
         self.expected: int | None = 0
         self.searching = False
@@ -77,6 +83,16 @@ class Framer:
         self._source = source
         self._credit = _CREDIT_AT_START
         self._received = self._filled = 0
+
+    @cached_property
+    def _coder(self) -> PayloadCoder | None:
+        if self.header.coder is None or not self._decode:
+            return None
+        return find_coder(self.header, self._given)
+
+    @cached_property
+    def _max_frames(self) -> int:
+        return wire.MAX_FRAMES_PER_PACKET if self._coder is None else self._coder.max_frames
 
     def skip(self, size: int) -> int:
         self._credit += _CREDIT_PER_BYTE * size
@@ -115,7 +131,7 @@ class Framer:
         data = source.peek(head.size)
         if payload_is_good(head, data, data[head.head_size :]):
             try:
-                packet = decode_payload(head, data[head.head_size :], self.header)
+                packet = decode_payload(head, data[head.head_size :], self.header, self._coder)
             except AfcPacketError:
                 packet = lost_packet(head.start, head.frames, self.header)
                 self.counts["damaged_packets"] += 1
@@ -129,17 +145,18 @@ class Framer:
             self.trailer_state = "absent"
             self.counts["damaged_packets"] += 1
         self.skip(head.size)
-        self._accept(packet)
+        self._accept(packet, head.payload_size)
         return True
 
     def head_at(self, skip: int) -> PacketHead | str | None:
         """Head of the packet ``skip`` bytes ahead, None if there is none, or ``_WAIT``."""
-        most = max_head_size(self.header)
+        most, max_frames = max_head_size(self.header), self._max_frames
         need = min(7, most)
         while True:
             have = self._source.available(skip + need) - skip
             try:
-                return parse_head(self._source.peek(min(have, need), skip), self.header)
+                data = self._source.peek(min(have, need), skip)
+                return parse_head(data, self.header, max_frames)
             except wire.Incomplete:
                 if have < need:
                     return _WAIT
@@ -201,12 +218,12 @@ class Framer:
             return True
         data = source.peek(left)
         try:
-            packet = decode_payload(head, data[head.head_size :], self.header)
+            packet = decode_payload(head, data[head.head_size :], self.header, self._coder)
         except AfcPacketError:
             packet = lost_packet(head.start, head.frames, self.header)
             self.counts["damaged_packets"] += 1
         self.skip(left)
-        self._accept(_trim(packet))
+        self._accept(_trim(packet), left - head.head_size)
         return True
 
     def _good_packet_inside(self, left: int) -> bool:
@@ -224,7 +241,7 @@ class Framer:
                 return True
         return False
 
-    def _accept(self, packet: Packet) -> None:
+    def _accept(self, packet: Packet, payload_size: int) -> None:
         """Put a packet in its place of the timeline."""
         expected = packet.start if self.expected is None else self.expected
         if packet.start < expected:
@@ -246,6 +263,7 @@ class Framer:
         self._received += came
         self.counts["frames_recovered"] += came
         self.counts["frames_lost"] += packet.frames - came
+        self.counts["payload_bytes"] += 0 if packet.status == "lost" else payload_size
         if packet.status == "partial":
             whole = np.array([len(codes) for codes in packet.codes], np.uint8)[:, None]
             fewer = packet.mask & (packet.frame_stages < whole).any(0)

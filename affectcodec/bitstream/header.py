@@ -18,7 +18,14 @@ from affectcodec.bitstream import wire
 from affectcodec.bitstream.errors import AfcError, AfcHeaderError
 
 _PROFILE_EXPLICIT, _PROFILE_STANDARD = 0, 1
-_PROFILE_MASK, _HAS_LOUDNESS, _HAS_METADATA, _RESERVED_FLAGS = 0x0F, 0x10, 0x20, 0xC0
+_PROFILE_MASK, _HAS_LOUDNESS, _HAS_METADATA, _IS_CODED, _RESERVED_FLAGS = (
+    0x0F,
+    0x10,
+    0x20,
+    0x40,
+    0x80,
+)
+_ID_BYTES = 8
 _TAIL_BYTES = wire.SAMPLE_COUNT_BYTES + 2  # sample count and CRC close every header
 
 
@@ -84,6 +91,8 @@ class StreamHeader:
         loudness_dbfs: measured loudness of the original in dBFS, kept in steps of 1/256 dB within
             -128..127. Informational: the level is in the tokens, decoding does not use it.
         metadata: small JSON object, at most 4096 bytes when written.
+        coder: 16 hexadecimal digits that name the coder of all payloads, see
+            :class:`affectcodec.bitstream.PayloadCoder`; None where payloads are plain.
 
     Raises:
         AfcHeaderError: a value is outside the limits of the format.
@@ -97,14 +106,13 @@ class StreamHeader:
     num_samples: int | None = None
     loudness_dbfs: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    coder: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(self.blocks))
-        text = self.config_hash
-        if not isinstance(text, str) or len(text) != 16 or set(text) - set("0123456789abcdef"):
-            raise AfcHeaderError(
-                f"config_hash: expected 16 lower-case hexadecimal digits, got {text!r}"
-            )
+        _check_id("config_hash", self.config_hash)
+        if self.coder is not None:
+            _check_id("coder", self.coder)
         _check_range("sample_rate", self.sample_rate, 1, wire.MAX_SAMPLE_RATE)
         _check_range("hop_length", self.hop_length, 1, wire.MAX_HOP)
         _check_range("num_stages", self.num_stages, 1, wire.MAX_STAGES)
@@ -153,6 +161,9 @@ class StreamHeader:
         standard = (self.sample_rate, self.hop_length, self.blocks, self.num_stages) == _STANDARD
         flags = _PROFILE_STANDARD if standard else _PROFILE_EXPLICIT
         body = bytes.fromhex(self.config_hash)
+        if self.coder is not None:
+            flags |= _IS_CODED
+            body += bytes.fromhex(self.coder)
         if not standard:
             body += _layout_bytes(self)
         if self.loudness_dbfs is not None:
@@ -244,6 +255,11 @@ def header_size(data: bytes | bytearray) -> int | None:
     return pos + size
 
 
+def _check_id(name: str, text: Any) -> None:
+    if not isinstance(text, str) or len(text) != 16 or set(text) - set("0123456789abcdef"):
+        raise AfcHeaderError(f"{name}: expected 16 lower-case hexadecimal digits, got {text!r}")
+
+
 def _check_range(name: str, value: Any, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise AfcHeaderError(f"{name} must be an integer in {low}..{high}, got {value!r}")
@@ -320,7 +336,8 @@ def _parse_body(cls: type[StreamHeader], raw: bytes) -> StreamHeader:
         raise AfcHeaderError(
             f"header: unknown flags 0x{flags:02x}, the stream needs a newer reader"
         )
-    config_hash = fields.take(8).hex()
+    config_hash = fields.take(_ID_BYTES).hex()
+    coder = fields.take(_ID_BYTES).hex() if flags & _IS_CODED else None
     rate, hop, blocks, stages = _STANDARD
     if flags & _PROFILE_MASK == _PROFILE_EXPLICIT:
         rate, hop = fields.varint(wire.MAX_SAMPLE_RATE), fields.varint(wire.MAX_HOP)
@@ -338,7 +355,7 @@ def _parse_body(cls: type[StreamHeader], raw: bytes) -> StreamHeader:
         raise AfcHeaderError(f"header: {len(fields.data) - fields.pos} bytes more than its fields")
     samples = int.from_bytes(raw[-_TAIL_BYTES:-2], "little")
     known = None if samples == wire.UNKNOWN_SAMPLES else samples
-    return cls(config_hash, rate, hop, blocks, stages, known, loudness, metadata)
+    return cls(config_hash, rate, hop, blocks, stages, known, loudness, metadata, coder)
 
 
 def _parse_block(fields: _Fields) -> BlockLayout:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packets: a run of frames as bytes, usable with or without a file around them.
 
-A packet is a short head and one run of bits. The run holds, for the first block, stage 1 of all
-frames, stage 2 of all frames and so on, then the same for the next block. Cutting bytes from the
-end therefore takes the last stages of the last block first. The byte layout is specified in
-docs/format.md, section "Packets".
+A packet is a short head and a payload. A plain payload is one run of bits. It holds, for the first
+block, stage 1 of all frames, stage 2 of all frames and so on, then the same for the next block.
+Cutting bytes from the end therefore takes the last stages of the last block first. In a stream
+whose header names a coder, the payload is what the coder made of the codes: it is there whole or
+not at all. The byte layout is specified in docs/format.md, section "Packets".
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,34 +20,28 @@ import numpy.typing as npt
 
 from affectcodec.bitpacking import pack_bits, unpack_bits
 from affectcodec.bitstream import wire
-from affectcodec.bitstream.errors import AfcError, AfcPacketError
+from affectcodec.bitstream.coded import (
+    CoderOrFinder,
+    IntArray,
+    PayloadCoder,
+    check_stages,
+    code_dtype,
+    decode_coded,
+    encode_coded,
+    find_coder,
+)
+from affectcodec.bitstream.errors import AfcPacketError
+from affectcodec.bitstream.head import (
+    PacketHead,
+    assemble,
+    check_frames,
+    payload_is_good,
+    whole_head,
+)
 from affectcodec.bitstream.header import StreamHeader
 
-IntArray = npt.NDArray[np.signedinteger[Any]]
 BlockCodes = Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
 Stages = int | Mapping[str, int] | Sequence[int]
-
-
-@dataclass(frozen=True)
-class PacketHead:
-    """The fields in front of a packet's payload. Sizes are in bytes."""
-
-    start: int
-    frames: int
-    stages: tuple[int, ...]
-    crc: int
-    head_size: int
-    payload_size: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole packet."""
-        return self.head_size + self.payload_size
-
-    @property
-    def end(self) -> int:
-        """Index of the first frame after the packet."""
-        return self.start + self.frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +52,13 @@ class Packet:
         start: index of the first frame in the stream.
         frames: number of frames, T.
         codes: per block int32 (int64 for codebooks above 2**31) codes [K_b, T]; K_b may be 0.
-        present: per block the number of codes that came, counted in layer order; K_b * T unless
-            the packet was cut. Codes that did not come are 0.
+        present: per block the number of codes that came; where ``counts`` is None they are counted
+            in layer order, and are K_b * T unless the packet was cut. Codes that did not come are
+            0.
         status: ``"ok"``; ``"partial"`` for a cut packet, whose codes no checksum covers; ``"lost"``
             for frames of which nothing is known.
+        counts: stages of each block and frame, [G, T], of a packet with a coded payload, where
+            they may change from frame to frame and be 0.
     """
 
     start: int
@@ -67,6 +66,7 @@ class Packet:
     codes: tuple[IntArray, ...]
     present: tuple[int, ...]
     status: str = "ok"
+    counts: npt.NDArray[np.uint8] | None = None
 
     @property
     def end(self) -> int:
@@ -76,56 +76,81 @@ class Packet:
     @property
     def frame_stages(self) -> npt.NDArray[np.uint8]:
         """Stages that are there of each block and frame, [G, T]."""
+        if self.counts is not None:
+            return self.counts
         frame = np.arange(self.frames)
         counts = [count // self.frames + (frame < count % self.frames) for count in self.present]
         return np.array(counts, np.uint8).reshape(len(self.present), self.frames)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """True for each frame [T] of which at least one code came."""
+        """True for each frame [T] of which at least one code came, or which came without any."""
+        if self.status == "ok":
+            return np.ones(self.frames, np.bool_)
         return np.any(self.frame_stages, axis=0).reshape(self.frames)
 
 
 def lost_packet(start: int, frames: int, header: StreamHeader) -> Packet:
     """Stand-in for frames that did not arrive."""
-    codes = tuple(np.zeros((0, frames), _dtype(bits)) for bits in header.block_bits)
+    codes = tuple(np.zeros((0, frames), code_dtype(bits)) for bits in header.block_bits)
     return Packet(start, frames, codes, (0,) * len(codes), "lost")
 
 
-def payload_bits(frames: int, stages: Sequence[int], header: StreamHeader) -> int:
-    """Bits the codes of a packet take."""
-    return frames * sum(k * bits for k, bits in zip(stages, header.block_bits, strict=True))
-
-
-def serialize_packet(codes: BlockCodes, header: StreamHeader, start: int = 0) -> bytes:
+def serialize_packet(
+    codes: BlockCodes,
+    header: StreamHeader,
+    start: int = 0,
+    *,
+    frame_stages: npt.ArrayLike | None = None,
+    coder: CoderOrFinder | None = None,
+) -> bytes:
     """Make one packet.
 
     Args:
         codes: per block codes [K_b, T], as a mapping by name or in the header's order. A block
-            may have 0 stages, but not all of them.
+            may have 0 stages, but in a plain stream not all of them.
         header: header of the stream.
         start: index of the packet's first frame.
+        frame_stages: stage counts [G, T], at most K_b; only where the header names a coder. Codes
+            at or above a frame's count are left out.
+        coder: the coder that the header names; by default it is looked up by its id.
 
     Returns:
         The packet's bytes.
 
     Raises:
         AfcPacketError: shapes, values, stage or frame counts do not fit the header or the limits.
+        AfcCoderError: the coder is missing or does not fit the header.
     """
     arrays = check_codes(codes, header)
-    stages = tuple(array.shape[0] for array in arrays)
     frames = arrays[0].shape[1]
+    if header.coder is not None:
+        known = find_coder(header, coder)
+        check_frames(frames, known.max_frames)
+        counts = check_stages(frame_stages, arrays, header)
+        stages, payload = encode_coded(arrays, counts, known)
+        return assemble(start, frames, stages, payload, header)
+    if frame_stages is not None:
+        raise AfcPacketError(
+            "frame_stages: stage counts may vary within a packet only where the header names a "
+            "coder; make a packet for each stretch of equal counts"
+        )
+    stages = tuple(array.shape[0] for array in arrays)
     payload = _pack_runs(
         [
             (pack_bits(array.reshape(-1), bits), array.size * bits)
             for array, bits in zip(arrays, header.block_bits, strict=True)
         ]
     )
-    return _assemble(start, frames, stages, payload, header)
+    return assemble(start, frames, stages, payload, header)
 
 
 def parse_packet(
-    data: bytes | bytearray, header: StreamHeader, *, allow_partial: bool = False
+    data: bytes | bytearray,
+    header: StreamHeader,
+    *,
+    allow_partial: bool = False,
+    coder: CoderOrFinder | None = None,
 ) -> Packet:
     """Read one packet that a transport delivered.
 
@@ -133,12 +158,17 @@ def parse_packet(
         data: the bytes of one packet, no more.
         header: header of the stream.
         allow_partial: accept a packet whose end was cut off and return what is there; its
-            checksum cannot be verified then.
+            checksum cannot be verified then. A cut coded payload holds nothing: its frames are
+            lost.
+        coder: the coder that the header names, if any; by default it is looked up by its id.
 
     Raises:
         AfcPacketError: the packet is damaged, incomplete or does not fit the header.
+        AfcCoderError: the coder is missing or does not fit the header.
     """
-    head = _whole_head(data, header)
+    known = None if header.coder is None else find_coder(header, coder)
+    most = wire.MAX_FRAMES_PER_PACKET if known is None else known.max_frames
+    head = whole_head(data, header, most)
     if len(data) > head.size:
         raise AfcPacketError(f"packet: {head.size} bytes expected, got {len(data)}")
     payload = bytes(data[head.head_size :])
@@ -148,10 +178,10 @@ def parse_packet(
                 f"packet: cut off after {len(data)} of {head.size} bytes; "
                 "pass allow_partial=True to keep the stages that are whole"
             )
-        return decode_payload(head, payload, header)
+        return decode_payload(head, payload, header, known)
     if not payload_is_good(head, data[: head.head_size], payload):
         raise AfcPacketError(f"packet: checksum mismatch in the packet of frame {head.start}")
-    return decode_payload(head, payload, header)
+    return decode_payload(head, payload, header, known)
 
 
 def truncate_packet(packet: bytes | bytearray, header: StreamHeader, stages: Stages) -> bytes:
@@ -167,9 +197,15 @@ def truncate_packet(packet: bytes | bytearray, header: StreamHeader, stages: Sta
         A valid packet with at most these stages.
 
     Raises:
-        AfcPacketError: the packet is damaged, or nothing would be left of it.
+        AfcPacketError: the packet is damaged, nothing would be left of it, or its payload is
+            coded, so that stages cannot be told apart without decoding.
     """
-    head = _whole_head(packet, header)
+    if header.coder is not None:
+        raise AfcPacketError(
+            "packet: a coded payload cannot be cut without decoding it; read the clip with "
+            "read_tokens, cut it with Tokens.truncate, and write it again"
+        )
+    head = whole_head(packet, header)
     payload = bytes(packet[head.head_size :])
     if len(payload) != head.payload_size or not payload_is_good(
         head, packet[: head.head_size], payload
@@ -180,68 +216,32 @@ def truncate_packet(packet: bytes | bytearray, header: StreamHeader, stages: Sta
     for had, kept, bits in zip(head.stages, keep, header.block_bits, strict=True):
         parts.append((_cut_run(run, pos, head.frames * kept * bits), head.frames * kept * bits))
         pos += head.frames * had * bits
-    return _assemble(head.start, head.frames, keep, _pack_runs(parts), header)
+    return assemble(head.start, head.frames, keep, _pack_runs(parts), header)
 
 
-def parse_head(data: bytes | bytearray, header: StreamHeader) -> PacketHead:
-    """Parse the head at the start of ``data``; nothing after the head is looked at.
-
-    Raises:
-        wire.Incomplete: more bytes are needed to tell.
-        AfcError: this is no valid head for the stream.
-    """
-    if not data:
-        raise wire.Incomplete
-    if data[0] != wire.SYNC:
-        raise AfcPacketError(f"packet: expected sync byte 0x{wire.SYNC:02x}, got 0x{data[0]:02x}")
-    start, pos = wire.read_varint(data, 2, wire.MAX_FRAME_INDEX)
-    frames, pos = wire.read_varint(data, pos, wire.MAX_FRAMES_PER_PACKET)
-    blocks = len(header.blocks)
-    if pos >= len(data):
-        raise wire.Incomplete
-    if data[pos]:
-        stages = (data[pos],) * blocks
-        pos += 1
-    else:
-        stages = tuple(data[pos + 1 : pos + 1 + blocks])
-        pos += 1 + blocks
-    if pos + 2 > len(data):
-        raise wire.Incomplete
-    if wire.crc8(data[2:pos]) != data[1]:
-        raise AfcPacketError("packet: the checksum of its head does not match")
-    _check_head(start, frames, stages, header)
-    size = (payload_bits(frames, stages, header) + 7) // 8
-    if size > wire.MAX_PAYLOAD_BYTES:
-        raise AfcPacketError(
-            f"packet: {size} payload bytes, at most {wire.MAX_PAYLOAD_BYTES} are allowed"
-        )
-    return PacketHead(start, frames, stages, data[pos] | data[pos + 1] << 8, pos + 2, size)
-
-
-def max_head_size(header: StreamHeader) -> int:
-    """Most bytes a packet head of this stream can take."""
-    return 2 + 6 + 2 + 1 + len(header.blocks) + 2
-
-
-def payload_is_good(
-    head: PacketHead, head_bytes: bytes | bytearray, payload: bytes | bytearray
-) -> bool:
-    """Whether the checksum over the head's fields and the payload holds."""
-    return wire.crc16(bytes(head_bytes[2 : head.head_size - 2]) + payload) == head.crc
-
-
-def decode_payload(head: PacketHead, payload: bytes, header: StreamHeader) -> Packet:
+def decode_payload(
+    head: PacketHead, payload: bytes, header: StreamHeader, coder: PayloadCoder | None = None
+) -> Packet:
     """Codes of a payload, which may be cut short; its checksum is the caller's business.
+
+    Args:
+        head: head of the packet.
+        payload: the bytes behind it.
+        header: header of the stream.
+        coder: the coder that the header names. Without it a coded payload stays as it is: the
+            packet says the head's stages at every frame and holds no codes.
 
     Raises:
         AfcPacketError: a code lies outside its block's codebook.
     """
+    if header.coder is not None:
+        return _decode_coded(head, payload, header, coder)
     run, left, pos = int.from_bytes(payload, "little"), len(payload) * 8, 0
     codes, present = [], []
     for block, stages, bits in zip(header.blocks, head.stages, header.block_bits, strict=True):
         total = head.frames * stages
         count = min(total, max(0, (left - pos) // bits))
-        values = np.zeros(total, _dtype(bits))
+        values = np.zeros(total, code_dtype(bits))
         values[:count] = unpack_bits(_cut_run(run, pos, count * bits), bits, count, values.dtype)
         if block.codebook_size != 1 << bits and count and values.max() >= block.codebook_size:
             raise AfcPacketError(
@@ -254,6 +254,21 @@ def decode_payload(head: PacketHead, payload: bytes, header: StreamHeader) -> Pa
     whole = len(payload) == head.payload_size
     status = "ok" if whole else "partial" if any(present) else "lost"
     return Packet(head.start, head.frames, tuple(codes), tuple(present), status)
+
+
+def _decode_coded(
+    head: PacketHead, payload: bytes, header: StreamHeader, coder: PayloadCoder | None
+) -> Packet:
+    lost = lost_packet(head.start, head.frames, header)
+    if len(payload) < head.payload_size:
+        return lost
+    if coder is None:
+        most = np.array(head.stages, np.uint8)[:, None]
+        counts = np.broadcast_to(most, (len(most), head.frames))
+        return dataclasses.replace(lost, status="ok", counts=counts)
+    codes, counts = decode_coded(head, payload, header, coder)
+    present = tuple(int(row.sum(dtype=np.int64)) for row in counts)
+    return Packet(head.start, head.frames, codes, present, counts=counts)
 
 
 def check_codes(codes: BlockCodes, header: StreamHeader) -> tuple[IntArray, ...]:
@@ -280,7 +295,7 @@ def check_codes(codes: BlockCodes, header: StreamHeader) -> tuple[IntArray, ...]
                 f"got {array.min()}..{array.max()}"
             )
     return tuple(
-        np.ascontiguousarray(array, _dtype(bits))
+        np.ascontiguousarray(array, code_dtype(bits))
         for array, bits in zip(arrays, header.block_bits, strict=True)
     )
 
@@ -294,51 +309,6 @@ def _in_order(codes: BlockCodes, header: StreamHeader) -> list[npt.NDArray[Any]]
     if len(codes) != len(names):
         raise AfcPacketError(f"codes: expected {len(names)} blocks {names}, got {len(codes)}")
     return [np.asarray(array) for array in codes]
-
-
-def _dtype(bits: int) -> type[np.int32] | type[np.int64]:
-    return np.int32 if bits <= 31 else np.int64
-
-
-def _check_head(start: int, frames: int, stages: tuple[int, ...], header: StreamHeader) -> None:
-    if frames < 1 or frames > wire.MAX_FRAMES_PER_PACKET:
-        raise AfcPacketError(
-            f"packet: expected 1..{wire.MAX_FRAMES_PER_PACKET} frames, got {frames}"
-        )
-    if start < 0 or start + frames > wire.MAX_FRAME_INDEX:
-        raise AfcPacketError(f"packet: frame index {start} is beyond {wire.MAX_FRAME_INDEX}")
-    if max(stages) > header.num_stages or max(stages) == 0:
-        raise AfcPacketError(
-            f"packet: expected up to {header.num_stages} stages and at least one in any block, "
-            f"got {list(stages)}"
-        )
-
-
-def _assemble(
-    start: int, frames: int, stages: tuple[int, ...], payload: bytes, header: StreamHeader
-) -> bytes:
-    _check_head(start, frames, stages, header)
-    if len(payload) > wire.MAX_PAYLOAD_BYTES:
-        raise AfcPacketError(
-            f"packet: {frames} frames take {len(payload)} bytes, at most "
-            f"{wire.MAX_PAYLOAD_BYTES} are allowed; put fewer frames into a packet"
-        )
-    alike = len(set(stages)) == 1
-    fields = wire.write_varint(start) + wire.write_varint(frames)
-    fields += bytes([stages[0]]) if alike else bytes([0, *stages])
-    check = wire.crc16(fields + payload).to_bytes(2, "little")
-    return bytes([wire.SYNC, wire.crc8(fields)]) + fields + check + payload
-
-
-def _whole_head(data: bytes | bytearray, header: StreamHeader) -> PacketHead:
-    try:
-        return parse_head(data[: max_head_size(header)], header)
-    except wire.Incomplete:
-        raise AfcPacketError(f"packet: its head is cut off after {len(data)} bytes") from None
-    except AfcPacketError:
-        raise
-    except AfcError as error:
-        raise AfcPacketError(f"packet: {error}") from None
 
 
 def _resolve_keep(stages: Stages, had: tuple[int, ...], header: StreamHeader) -> tuple[int, ...]:

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from affectcodec.bitstream import wire
+from affectcodec.bitstream.coded import CoderOrFinder, check_coder
 from affectcodec.bitstream.collect import MAX_CODES, collect
 from affectcodec.bitstream.errors import AfcError, AfcHashMismatch, AfcHeaderError, AfcSeekError
 from affectcodec.bitstream.framer import Framer
+from affectcodec.bitstream.head import PacketHead
 from affectcodec.bitstream.header import StreamHeader, header_size
-from affectcodec.bitstream.packet import Packet, PacketHead
+from affectcodec.bitstream.packet import Packet
 from affectcodec.bitstream.report import ReadReport
 from affectcodec.bitstream.source import ByteSource
 from affectcodec.bitstream.trailer import OVERHEAD, Trailer
@@ -40,8 +42,14 @@ class AfcReader:
         source: path, bytes, or binary file object, which need not be seekable and stays open.
         expected_hash: configuration hash of the codec at hand, 16 hexadecimal digits.
         check_hash: whether another hash in the stream is an error.
+        coder: the coder that the header names, for streams with coded payloads; plain ones leave
+            it aside. Or a function that gives the coder of an id, called for the first packet; by
+            default :func:`affectcodec.entropy.find_prior`.
+        decode: whether to decode coded payloads. Without, which needs no coder, their packets
+            hold no codes and say the largest stage count of each block at every frame.
 
     Raises:
+        AfcCoderError: the coder does not fit the header; or, on reading packets, there is none.
         AfcHeaderError: the header is damaged or of another version.
         AfcHashMismatch: the stream belongs to another configuration.
         OSError: the file cannot be read.
@@ -53,6 +61,8 @@ class AfcReader:
         *,
         expected_hash: str | None = None,
         check_hash: bool = True,
+        coder: CoderOrFinder | None = None,
+        decode: bool = True,
     ) -> None:
         self._owned: Any = None
         if isinstance(source, (bytes, bytearray, memoryview)):
@@ -68,11 +78,13 @@ class AfcReader:
                     f"the codec at hand has {expected_hash}; load the codec it was made with, or "
                     "pass check_hash=False if you know that the two agree"
                 )
+            if not (self.header.coder is None or coder is None or callable(coder)):
+                check_coder(self.header, coder)
         except BaseException:
             self.close()
             raise
         self._body = self._source.offset  # where the packets begin
-        self._framer = Framer(self._source, self.header)
+        self._framer = Framer(self._source, self.header, coder, decode=decode)
         self._trailer_looked_for = False
 
     # ---- public -----------------------------------------------------------------------------
@@ -253,3 +265,21 @@ class AfcReader:
         if here is None or here > frame:
             self._source.seek(self._body)
             framer.expected = 0
+
+
+def coded_payload_bits(source: PathFileOrBytes) -> int:
+    """Bits of the payloads of a stream, without header, packet heads, checksums and trailer.
+
+    No coder is needed. Each payload is counted in whole bytes.
+
+    Args:
+        source: path, bytes, or binary file object.
+
+    Raises:
+        AfcError: the stream cannot be read.
+        OSError: the file cannot be read.
+    """
+    with AfcReader(source, decode=False) as reader:
+        for _ in reader:
+            pass
+        return 8 * reader.report.payload_bytes

@@ -25,6 +25,8 @@ class ReadReport:
         duplicate_packets: packets left out because their frames had been read already.
         skipped_bytes: bytes that belong to no packet and no trailer.
         discontinuities: gaps too long to be filled, which the frames that follow close up.
+        payload_bytes: bytes of the payloads that were taken, without heads and all that is around
+            them.
         trailer: ``"absent"`` (or not reached), ``"ok"`` or ``"damaged"``.
         frame_stages: stages of each block and frame, [G, T] uint8, after concealment; only from
             ``read_all``.
@@ -39,6 +41,7 @@ class ReadReport:
     duplicate_packets: int = 0
     skipped_bytes: int = 0
     discontinuities: int = 0
+    payload_bytes: int = 0
     trailer: str = "absent"
     frame_stages: npt.NDArray[np.uint8] | None = None
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from affectcodec.bitstream.coded import CoderOrFinder, PayloadCoder, check_coder
 from affectcodec.bitstream.collect import MAX_CODES
 from affectcodec.bitstream.errors import AfcError, AfcHashMismatch
 from affectcodec.bitstream.header import BlockLayout, StreamHeader
@@ -21,6 +23,7 @@ from affectcodec.bitstream.writer import (
     AfcWriter,
     PathOrFile,
     default_frames_per_packet,
+    max_frames_per_packet,
     replace_file,
 )
 from affectcodec.config import BDRFSQConfig, Block
@@ -70,6 +73,7 @@ def write_tokens(
     loudness_dbfs: float | None = None,
     metadata: Mapping[str, Any] | None = None,
     seek_table: bool | None = None,
+    coder: PayloadCoder | None = None,
 ) -> None:
     """Write one clip. A path is replaced atomically: it holds the old file or the whole new one.
 
@@ -77,28 +81,35 @@ def write_tokens(
         file: path, or binary file object, which stays open.
         tokens: a batch of one; of a larger batch pass ``tokens.select(i)``.
         frames_per_packet: frames a packet; by default the clip is cut into even packets of about
-            two seconds.
+            two seconds, or five with a coder.
         loudness_dbfs: measured loudness in dBFS; informational.
         metadata: small JSON object, at most 4096 bytes.
         seek_table: whether to end with a trailer; by default from 32 packets on.
+        coder: codes the payloads, see :class:`affectcodec.bitstream.PayloadCoder`. Stage counts
+            may then change at every frame, and frames without any stage are kept as such.
 
     Raises:
+        AfcCoderError: the coder does not fit the tokens.
         AfcError: the tokens or arguments do not fit the format.
         OSError: the file cannot be written.
     """
     header = header_of(tokens, loudness_dbfs=loudness_dbfs, metadata=metadata)
+    if coder is not None:
+        header = dataclasses.replace(header, coder=coder.id)
+        check_coder(header, coder)
     clip = tokens.select(0)
     _check_range(clip)
     if frames_per_packet is None:
-        frames = clip.num_frames
-        packets = max(1, round(frames / default_frames_per_packet(header)))
+        frames, usual = clip.num_frames, default_frames_per_packet(header, coder)
+        packets = max(1, round(frames / usual))
         # Even packets: a last one of a few frames would cost as much around it as a full one.
-        frames_per_packet = min(-(-frames // packets), default_frames_per_packet(header) * 3 // 2)
+        even = min(-(-frames // packets), usual * 3 // 2)
+        frames_per_packet = min(even, max_frames_per_packet(header, coder))
     if isinstance(file, (str, os.PathLike)):
         with replace_file(file) as target:
-            _write(target, clip, header, frames_per_packet, seek_table)
+            _write(target, clip, header, frames_per_packet, seek_table, coder)
     else:
-        _write(file, clip, header, frames_per_packet, seek_table)
+        _write(file, clip, header, frames_per_packet, seek_table, coder)
 
 
 def read_tokens(
@@ -109,6 +120,7 @@ def read_tokens(
     check_hash: bool = True,
     conceal: str = "repeat",
     max_codes: int = MAX_CODES,
+    coder: CoderOrFinder | None = None,
 ) -> tuple[Tokens, ReadReport]:
     """Read one clip.
 
@@ -120,6 +132,7 @@ def read_tokens(
         check_hash: whether another hash, or another block layout than the quantizer's, is an error.
         conceal: ``"repeat"`` or ``"zero"``, see :meth:`AfcReader.read_all`.
         max_codes: most codes to hold in memory.
+        coder: the coder that the stream names, if any, or what finds it, see :class:`AfcReader`.
 
     Returns:
         Tokens of a batch of one, and the report. Where stage counts vary in the stream,
@@ -127,10 +140,13 @@ def read_tokens(
         not know it or was cut.
 
     Raises:
+        AfcCoderError: the payloads are coded and the coder is missing or another one.
         AfcError: the stream cannot be read or does not fit the arguments.
         OSError: the file cannot be read.
     """
-    with AfcReader(source, expected_hash=expected_hash, check_hash=check_hash) as reader:
+    with AfcReader(
+        source, expected_hash=expected_hash, check_hash=check_hash, coder=coder
+    ) as reader:
         header = reader.header
         config = _quantizer_for(header, quantizer if check_hash or quantizer is None else None)
         codes, _, report = reader.read_all(conceal=conceal, max_codes=max_codes)
@@ -173,11 +189,20 @@ def _write(
     header: StreamHeader,
     frames_per_packet: int,
     seek_table: bool | None,
+    coder: PayloadCoder | None,
 ) -> None:
     codes = [clip.block_codes(block.name)[0].cpu().numpy() for block in clip.quantizer.blocks]
     with AfcWriter(
-        file, header, frames_per_packet=max(1, frames_per_packet), seek_table=seek_table
+        file,
+        header,
+        frames_per_packet=max(1, frames_per_packet),
+        seek_table=seek_table,
+        coder=coder,
     ) as writer:
+        if coder is not None:
+            varying = clip.frame_stages
+            writer.write(codes, None if varying is None else varying[0].cpu().numpy())
+            return
         for start, end, stages in _runs(clip):
             if not any(stages):
                 writer.skip(end - start)

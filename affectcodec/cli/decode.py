@@ -17,6 +17,7 @@ from affectcodec.cli.options import (
     StagesType,
     check_existing_options,
     checked_codec,
+    coder_finder,
     load_codec,
     resolve_rate,
     shared_options,
@@ -157,7 +158,10 @@ def decode_file(task: DecodeTask) -> Done:
         source = Path(task.name).read_bytes()
     try:
         tokens, report = read_tokens(
-            source, quantizer=codec.config.quantizer, expected_hash=codec.fingerprint
+            source,
+            quantizer=codec.config.quantizer,
+            expected_hash=codec.fingerprint,
+            coder=coder_finder(task.weights),
         )
     except AfcHashMismatch as error:
         from affectcodec.bitstream import AfcReader

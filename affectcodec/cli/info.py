@@ -33,6 +33,9 @@ def info(inputs: tuple[str, ...], as_json: bool) -> None:
       affectcodec info                       the installation
       affectcodec encode a.wav -o - | affectcodec info -
 
+    Of files that were encoded with --compact the coded bit rate is shown, and the most stages that
+    any frame of a packet has: frames are not decoded.
+
     Exit code: 0 all well, 1 some file is unreadable, 3 some file is damaged or cut.
     """
     if not inputs:
@@ -90,9 +93,10 @@ def inspect(name: str, data: bytes | None = None) -> dict[str, Any]:
 
     if data is None and not Path(name).is_file():
         data = Path(name).read_bytes()
+    # Coded payloads are measured and checked, not decoded: that would need weights and minutes.
     size = Path(name).stat().st_size if data is None else len(data)
     packets: Counter[str] = Counter()
-    with AfcReader(name if data is None else io.BytesIO(data)) as reader:
+    with AfcReader(name if data is None else io.BytesIO(data), decode=False) as reader:
         header = reader.header
         spread: list[Counter[int]] = [Counter() for _ in header.blocks]
         for packet in reader:
@@ -109,6 +113,7 @@ def inspect(name: str, data: bytes | None = None) -> dict[str, Any]:
     held = max(0, heard + report.frames_lost - 1) * header.hop_length
     seconds = (held if samples is None else samples) / header.sample_rate
     decodable = min(seconds, held / header.sample_rate)
+    coded = header.coder is not None
     blocks, rate = [], 0.0
     for block, counter in zip(header.blocks, spread, strict=True):
         bits = math.log2(block.codebook_size)
@@ -120,7 +125,7 @@ def inspect(name: str, data: bytes | None = None) -> dict[str, Any]:
                 "levels": list(block.levels),
                 "bits_per_stage": round(bits, 4),
                 "stages": {str(count): counter[count] for count in sorted(counter)},
-                "kbps": round(mean * bits * header.frame_rate / 1000, 4),
+                "kbps": None if coded else round(mean * bits * header.frame_rate / 1000, 4),
             }
         )
     return {
@@ -136,8 +141,10 @@ def inspect(name: str, data: bytes | None = None) -> dict[str, Any]:
         "seconds_decodable": round(decodable, 6),
         "frames": heard,
         "frames_expected": total,
-        "kbps_nominal": round(rate, 4),
-        "kbps_on_disk": round(size * 8 / decodable / 1000, 4) if decodable else None,
+        "coder": header.coder,
+        "kbps_nominal": None if coded else round(rate, 4),
+        "kbps_payload": _kbps(report.payload_bytes, decodable),
+        "kbps_on_disk": _kbps(size, decodable),
         "blocks": blocks,
         "packets": {status: packets[status] for status in ("ok", "partial", "lost")},
         "seek_table": report.trailer,
@@ -146,6 +153,10 @@ def inspect(name: str, data: bytes | None = None) -> dict[str, Any]:
         "ok": report.ok,
         "findings": "" if report.ok else str(report),
     }
+
+
+def _kbps(size: int, seconds: float) -> float | None:
+    return round(size * 8 / seconds / 1000, 4) if seconds else None
 
 
 def _weights_with(fingerprint: str) -> str | None:
@@ -170,14 +181,17 @@ def _rendered(record: dict[str, Any]) -> str:
         length += f", of which {record['seconds_decodable']:.2f} s are there"
     if record["num_samples"] is not None:
         length += f" ({record['num_samples']} samples at {record['sample_rate']} Hz)"
-    disk = record["kbps_on_disk"]
+    disk, coded = record["kbps_on_disk"], record["kbps_payload"] or 0.0
+    if record["coder"] is None:
+        rate = f"{record['kbps_nominal']:.3g} kbit/s of tokens"
+    else:
+        rate = f"{coded:.3g} kbit/s of entropy-coded tokens"
     rows = [
         ("length", length),
         ("size", f"{record['bytes']} bytes"),
         (
             "bit rate",
-            f"{record['kbps_nominal']:.3g} kbit/s of tokens"
-            + ("" if disk is None else f", {disk:.3g} kbit/s on disk"),
+            rate + ("" if disk is None else f", {disk:.3g} kbit/s on disk"),
         ),
         (
             "frames",
@@ -187,15 +201,16 @@ def _rendered(record: dict[str, Any]) -> str:
         ),
     ]
     for block in record["blocks"]:
+        most = "" if record["coder"] is None else "at most "
         stages = ", ".join(
-            f"{count} stages" + ("" if len(block["stages"]) == 1 else f" in {frames} frames")
+            f"{most}{count} stages" + ("" if len(block["stages"]) == 1 else f" in {frames} frames")
             for count, frames in block["stages"].items()
         )
         rows.append(
             (
                 block["name"],
-                f"{stages or 'no frame'}; {block['bits_per_stage']:g} bits each, "
-                f"{block['kbps']:.3g} kbit/s",
+                f"{stages or 'no frame'}; {block['bits_per_stage']:g} bits each"
+                + (" before coding" if most else f", {block['kbps']:.3g} kbit/s"),
             )
         )
     packets = record["packets"]
@@ -205,6 +220,8 @@ def _rendered(record: dict[str, Any]) -> str:
     if record["loudness_dbfs"] is not None:
         rows.append(("loudness", f"{record['loudness_dbfs']:.1f} dBFS"))
     rows.append(("weights", f"{weights} (fingerprint {record['fingerprint']})"))
+    if record["coder"] is not None:
+        rows.append(("coder", record["coder"]))
     if record["metadata"]:
         rows.append(("metadata", json.dumps(record["metadata"], ensure_ascii=True)))
     rows.append(("state", "all well" if record["ok"] else f"DAMAGED: {record['findings']}"))

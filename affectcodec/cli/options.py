@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from affectcodec.bitstream import PayloadCoder
     from affectcodec.codec import AffectCodec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -137,6 +140,45 @@ def checked_codec(weights: str | None) -> AffectCodec:
             param_hint="--weights",
         ) from error
     return load_codec(weights)
+
+
+def load_coder(weights: str | None) -> PayloadCoder:
+    """The entropy coder of these weights.
+
+    Raises:
+        CheckpointError: there is none beside them.
+        ImportError: it needs a package that is not installed.
+    """
+    coder: PayloadCoder = import_module("affectcodec.entropy").load_coder(weights)
+    return coder
+
+
+def checked_coder(weights: str | None) -> PayloadCoder:
+    """As ``load_coder``, for the first use in a command.
+
+    Raises:
+        click.UsageError: the weights have none, or a package is missing.
+    """
+    try:
+        return load_coder(weights)
+    except (ImportError, ValueError) as error:
+        raise click.BadParameter(str(error), param_hint="--compact") from error
+
+
+def coder_finder(weights: str | None) -> Callable[[str], PayloadCoder]:
+    """What gives a reader the coder of an id: that of these weights, or a shipped one."""
+
+    def find(coder_id: str) -> PayloadCoder:
+        from affectcodec.checkpoint import CheckpointError
+
+        with suppress(CheckpointError):  # no prior beside them: it may be a shipped one
+            coder = load_coder(weights)
+            if coder.id == coder_id:
+                return coder
+        shipped: PayloadCoder = import_module("affectcodec.entropy").find_prior(coder_id)
+        return shipped
+
+    return find
 
 
 def resolve_rate(codec: AffectCodec, stages: Stages, kbps: float | None) -> dict[str, int] | None:

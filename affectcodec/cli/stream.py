@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 import click
 
-from affectcodec.cli.options import checked_codec, rate_options, resolve_rate
+from affectcodec.cli.options import checked_codec, coder_finder, rate_options, resolve_rate
 from affectcodec.cli.outputs import binary_stdin, binary_stdout, replacing
 
 if TYPE_CHECKING:
+    from affectcodec.bitstream import PayloadCoder
     from affectcodec.streaming import StreamingDecoder, StreamingEncoder
     from affectcodec.streaming.meter import Meter
 
@@ -156,11 +158,15 @@ def decode(concealment: str, engine: str, weights: str | None, meter: bool) -> N
     source, target = binary_stdin(), binary_stdout()
     codec = _single_threaded(weights)
     decoder = StreamingDecoder(codec, concealment=concealment, engine=engine)
-    _decode_pipe(decoder, source, target, meter)
+    _decode_pipe(decoder, source, target, meter, coder_finder(weights))
 
 
 def _decode_pipe(
-    decoder: StreamingDecoder, source: IO[bytes], target: IO[bytes], show: bool
+    decoder: StreamingDecoder,
+    source: IO[bytes],
+    target: IO[bytes],
+    show: bool,
+    find: Callable[[str], PayloadCoder],
 ) -> None:
     from affectcodec.audio import pcm16_bytes
     from affectcodec.bitstream import AfcReader
@@ -170,7 +176,9 @@ def _decode_pipe(
     last = time.monotonic()
     clipped = 0
     # A pipe is read no further than the packet at hand.
-    with AfcReader(cast(BinaryIO, source), expected_hash=decoder.header.config_hash) as reader:
+    with AfcReader(
+        cast(BinaryIO, source), expected_hash=decoder.header.config_hash, coder=find
+    ) as reader:
         for packet in reader:
             with meter.step(packet.frames):
                 audio = decoder.push(packet)

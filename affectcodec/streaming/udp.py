@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectcodec.bitstream import AfcPacketError
-from affectcodec.bitstream.packet import parse_head
+from affectcodec.bitstream.head import parse_head
 from affectcodec.streaming.decoder import StreamingDecoder
 from affectcodec.streaming.encoder import StreamingEncoder
 from affectcodec.streaming.engine import Floats

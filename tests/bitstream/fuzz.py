@@ -19,8 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from affectcodec.bitstream import AfcError, AfcReader, AfcWriter, BlockLayout, StreamHeader
+from affectcodec.bitstream import (
+    AfcError,
+    AfcReader,
+    AfcWriter,
+    BlockLayout,
+    StreamHeader,
+    coded_payload_bits,
+)
 from affectcodec.bitstream.wire import crc8, crc16, write_varint
+from tests.bitstream.coders import CODER_ID, DeflateCoder
 
 HASH = "0123456789abcdef"
 MAX_SECONDS = 1.0
@@ -37,8 +45,16 @@ def random_codes(
     ]
 
 
+def coder_for(header: StreamHeader) -> DeflateCoder | None:
+    """A coder that fits the header; it fails where it is asked for more frames than it takes."""
+    if header.coder is None:
+        return None
+    return DeflateCoder(header.blocks, header.num_stages, max_frames=100)
+
+
 def random_stream(rng: np.random.Generator) -> bytes:
-    """A stream with random blocks, stages, packet sizes, gaps, metadata and trailer."""
+    """A stream with random blocks, stages, packet sizes, gaps, metadata and trailer; half of all
+    are coded, with stage counts that change from frame to frame."""
     blocks: tuple[BlockLayout, ...] = StreamHeader(HASH).blocks
     if rng.random() < 0.5:
         blocks = tuple(
@@ -52,6 +68,7 @@ def random_stream(rng: np.random.Generator) -> bytes:
         num_samples=int(rng.integers(0, 10**6)) if rng.random() < 0.5 else None,
         loudness_dbfs=-23.0 if rng.random() < 0.5 else None,
         metadata={"title": "a clip", "n": [1, 2.5, None]} if rng.random() < 0.3 else {},
+        coder=CODER_ID if rng.random() < 0.5 else None,
     )
     file = io.BytesIO()
     with AfcWriter(
@@ -59,11 +76,15 @@ def random_stream(rng: np.random.Generator) -> bytes:
         header,
         frames_per_packet=int(rng.choice([1, 3, 10, 50])),
         seek_table=bool(rng.random() < 0.5),
+        coder=coder_for(header),
     ) as writer:
         for _ in range(rng.integers(0, 6)):
             stages = [int(k) for k in rng.integers(0, header.num_stages + 1, len(blocks))]
             stages[0] = max(1, stages[0])
-            writer.write(random_codes(rng, header, stages, int(rng.integers(0, 60))))
+            frames, counts = int(rng.integers(0, 60)), None
+            if header.coder is not None and rng.random() < 0.8:
+                counts = rng.integers(0, np.array(stages)[:, None] + 1, (len(blocks), frames))
+            writer.write(random_codes(rng, header, stages, frames), counts)
             if rng.random() < 0.1:
                 writer.skip(int(rng.integers(0, 5000)))
     return file.getvalue()
@@ -84,6 +105,8 @@ def _with_valid_checks(rng: np.random.Generator, data: bytes, low: int) -> bytes
         write_varint(int(n)) for n in (2 ** rng.uniform(0, 41), 2 ** rng.uniform(0, 13))
     ) + bytes([int(rng.choice([0, 1, 2, 8, 64, 255]))])
     payload = rng.bytes(int(rng.integers(0, 100)))
+    if rng.random() < 0.5:  # as coded packets have it: a size, which need not be the right one
+        fields += write_varint(int(rng.choice([len(payload), rng.integers(0, 70_000)])))
     forged = bytes([0xAC, crc8(fields)]) + fields
     forged += crc16(fields + payload).to_bytes(2, "little") + payload
     place = int(rng.integers(low, len(data) + 1))
@@ -130,9 +153,10 @@ def read_untrusted(data: bytes) -> str:
         Exception: anything that is no AfcError is a defect of the reader.
     """
     try:
-        with AfcReader(data) as reader:
+        header = AfcReader(data).header
+        coder = coder_for(header)
+        with AfcReader(data, coder=coder) as reader:
             codes, mask, report = reader.read_all()
-            header = reader.header
     except AfcError:
         return "error"
     frames = len(mask)
@@ -145,13 +169,14 @@ def read_untrusted(data: bytes) -> str:
         assert array.shape[0] <= header.num_stages
         assert not len(stages) or stages.max() <= array.shape[0]
         assert not array.size or 0 <= array.min() <= array.max() < block.codebook_size
-    _seek_untrusted(data, frames)
-    _read_as_live(data)
+    _seek_untrusted(data, frames, coder)
+    _read_as_live(data, coder)
+    assert coded_payload_bits(data) <= 8 * len(data)
     return "ok" if report.ok else "reported"
 
 
-def _seek_untrusted(data: bytes, frames: int) -> None:
-    reader = AfcReader(data)
+def _seek_untrusted(data: bytes, frames: int, coder: DeflateCoder | None) -> None:
+    reader = AfcReader(data, coder=coder)
     for frame in (frames // 2, 0, 2 * frames):
         try:
             start = reader.seek(frame)
@@ -161,9 +186,9 @@ def _seek_untrusted(data: bytes, frames: int) -> None:
         assert packet is None or packet.start == start or reader.report.discontinuities
 
 
-def _read_as_live(data: bytes) -> None:
+def _read_as_live(data: bytes, coder: DeflateCoder | None) -> None:
     """The same bytes from a source that cannot seek, with the end not known to be the end."""
-    reader = AfcReader(Pipe(data))
+    reader = AfcReader(Pipe(data), coder=coder)
     while reader.next_packet(final=False) is not None:
         pass
     while reader.next_packet() is not None:

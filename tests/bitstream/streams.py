@@ -44,7 +44,7 @@ def make_stream(
 
 def packet_offsets(data: bytes, header: StreamHeader) -> list[int]:
     """Where the packets of an undamaged stream without trailer begin, and where it ends."""
-    from affectcodec.bitstream.packet import parse_head
+    from affectcodec.bitstream.head import parse_head
 
     offsets = [len(header.to_bytes())]
     while offsets[-1] < len(data) and data[offsets[-1]] == 0xAC:

@@ -140,7 +140,7 @@ def test_says_what_is_wrong_with_foreign_bytes(data: bytes, word: str) -> None:
 
 def test_unknown_flags_ask_for_a_newer_reader() -> None:
     data = StreamHeader(HASH).to_bytes()
-    for flags in (0x41, 0x81, 0x02, 0x0F):
+    for flags in (0x81, 0xC1, 0x02, 0x0F):
         with pytest.raises(AfcHeaderError, match="newer"):
             StreamHeader.from_bytes(_sealed(data[:5] + bytes([flags]) + data[6:-2]))
 

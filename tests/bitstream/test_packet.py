@@ -16,7 +16,7 @@ from affectcodec.bitstream import (
     serialize_packet,
     truncate_packet,
 )
-from affectcodec.bitstream.packet import parse_head, payload_bits
+from affectcodec.bitstream.head import parse_head, payload_bits
 from tests.bitstream.streams import HASH, make_codes
 
 HEADER = StreamHeader(HASH)

@@ -17,7 +17,7 @@ from affectcodec.bitstream import (
     serialize_packet,
 )
 from affectcodec.bitstream.framer import MAX_GAP_FRAMES
-from affectcodec.bitstream.packet import parse_head
+from affectcodec.bitstream.head import parse_head
 from affectcodec.bitstream.wire import crc8, crc16, write_varint
 from tests.bitstream import fuzz
 from tests.bitstream.streams import HASH, make_codes, make_stream, packet_offsets
