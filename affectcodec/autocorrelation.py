@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """F0 by short-time autocorrelation and a best path through its peaks (after Boersma 1993).
 
-It makes the prosody targets of training and is the first F0 tracker of the evaluation. Why not
+It makes the prosody targets of training and is the second F0 tracker of the evaluation. Why not
 WORLD's dio: that reads F0 off the fundamental itself. Codec 2 lowers the first harmonic by 30 dB
 wherever F0 is under 150 Hz, as telephone channels do, and dio then answers an octave too high for a
 voice that any listener hears at the right pitch; so it does for some voices as recorded. The
-autocorrelation sees the period in all harmonics. Since codecs learn from it, evaluations give dio
-beside it, which teaches none.
+autocorrelation sees the period in all harmonics. Since codecs learn from it, evaluations have
+another one first, which teaches none.
 
 Only 40 to 4000 Hz are looked at, so that a codec is not called unvoiced, or more voiced, for the
 bandwidth it carries.

@@ -60,7 +60,8 @@ REQUIRED = ("torch", "numpy", "safetensors", "soundfile", "soxr", "click", "tqdm
 
 # package to import, extra that brings it, what it is for
 OPTIONAL = (
-    ("pyworld", "eval", "fundamental frequency for training targets and metrics"),
+    ("swift_f0", "eval", "fundamental frequency for metrics"),
+    ("pyworld", "eval", "WORLD: resynthesis as a control, other F0 trackers"),
     ("pesq", "eval", "PESQ"),
     ("pystoi", "eval", "STOI"),
     ("matplotlib", "eval", "plots"),

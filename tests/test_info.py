@@ -19,7 +19,16 @@ def off(reason: str) -> _native.NativeModule:
 def test_text_report_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert info.main([]) == 0
     text = capsys.readouterr().out
-    for name in ("torch", "bit packing", "triton", "CUDA device", "nvcc", "pyworld", "pesq"):
+    for name in (
+        "torch",
+        "bit packing",
+        "triton",
+        "CUDA device",
+        "nvcc",
+        "pyworld",
+        "swift_f0",
+        "pesq",
+    ):
         assert name in text
 
 

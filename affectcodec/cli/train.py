@@ -215,7 +215,6 @@ def train(
     if not sources:
         raise click.UsageError("name what to train on: --manifest, --folder, --hub or --shards.")
     _need("tensorboard", "training curves")
-    _need("pyworld", "fundamental frequency as a training target")
     places = (out, cache or out / "cache", export)
     try:
         _run(
@@ -301,12 +300,9 @@ def _print_dry_run(config: TrainConfig, gpus: int, tflops: float | None) -> None
 
 def _need(package: str, purpose: str) -> None:
     import importlib
-    import warnings
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pyworld complains about its own imports
-            importlib.import_module(package)
+        importlib.import_module(package)
     except ImportError as error:
         raise click.ClickException(
             f"training needs {package} ({purpose}), which does not import ({error}): "

@@ -151,7 +151,7 @@ def missing_metrics() -> list[str]:
     import warnings
 
     missing = []
-    for package in ("pesq", "pystoi", "pyworld"):
+    for package in ("pesq", "pystoi", "swift_f0"):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -193,7 +193,7 @@ def _pitch_row(item: CodedClip) -> str:
     lines = [("o", "original", item.clip.wave), ("l", low.label, low.wave)]
     if high is not low:
         lines.append(("h", high.label, high.wave))
-    tracks = [f0_track(wave) for _, _, wave in lines]
+    tracks = [f0_track(wave, "autocorrelation") for _, _, wave in lines]
     bottom, top = contour_range(tracks[:1])
     paths = "".join(
         f'<path class="key-{key}" stroke="currentColor" d="{contour_paths(f0, bottom, top)}"/>'

@@ -2,7 +2,8 @@
 """Codecs by name, as given on command lines.
 
     affectcodec:1.5   the neural codec at 1.5 kbit/s; affectcodec:1.5@native-bfloat16 by the native
-                      runtime with weights of half the size, @native with those there are
+                      runtime with weights of half the size, @native with those there are;
+                      @compact with entropy-coded tokens at that rate
     LABEL:1.5         weights of LABEL: another checkpoint, or another codec (see `neural.py`)
     codec2:1300       Codec 2 (3200 2400 1600 1400 1300 1200 700C), 8 kHz inside
     codec2:1300@-26   the same with each clip brought to -26 dB before, and back after

@@ -63,6 +63,8 @@ PACKAGES = (
     "pesq",
     "pystoi",
     "pyworld",
+    "swift-f0",
+    "onnxruntime",
     "rapidfuzz",
     "visqol-python",
     "ai-edge-litert",

@@ -113,7 +113,7 @@ MEASURES: tuple[Measure, ...] = (
         METRICS_VERSION,
         _reconstruction,
         "F0, voicing, energy, PESQ-WB, STOI, ESTOI, mel distance",
-        ("pesq", "pystoi", "pyworld"),
+        ("pesq", "pystoi", "swift_f0"),
     ),
     Measure(
         "egemaps",

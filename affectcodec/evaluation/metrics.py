@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from affectcodec.evaluation.alignment import SAMPLE_RATE, active_frames, active_region
-from affectcodec.evaluation.pitch import Method, f0_metrics, f0_track, spread_to_f0_frames
+from affectcodec.evaluation.pitch import HEADLINE, Method, f0_metrics, f0_track, spread_to_f0_frames
 from affectcodec.evaluation.spectral import energy_metrics, mel_distances
 
 # Part of every cached row: raise it when a metric changes, and old rows are measured anew.
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,17 @@ METRICS: tuple[Metric, ...] = (
     Metric("f0_range_ratio", "F0 range kept", 0, 2, "5-95 % range of log F0 over the original's"),
     Metric("energy_corr", "energy corr", 1, 3, "Pearson correlation of frame levels in dB"),
     Metric("level_diff_db", "level difference (dB)", 0, 2, "signed, degraded over original"),
-    Metric("dio_f0_corr", "F0 corr (dio)", 1, 3, "as F0 corr, both tracks by WORLD's dio"),
-    Metric("dio_f0_rmse_cents", "F0 RMSE (dio)", -1, 0, "likewise"),
-    Metric("dio_vuv_error", "V/UV error (dio)", -1, 3, "likewise"),
-    Metric("dio_gross_pitch_error", "gross pitch error (dio)", -1, 3, "likewise"),
-    Metric("dio_f0_range_ratio", "F0 range kept (dio)", 0, 2, "likewise"),
+    Metric(
+        "ac_f0_corr",
+        "F0 corr (autocorrelation)",
+        1,
+        3,
+        "as F0 corr, both tracks by the best path through the autocorrelation",
+    ),
+    Metric("ac_f0_rmse_cents", "F0 RMSE (autocorrelation)", -1, 0, "likewise"),
+    Metric("ac_vuv_error", "V/UV error (autocorrelation)", -1, 3, "likewise"),
+    Metric("ac_gross_pitch_error", "gross pitch error (autocorrelation)", -1, 3, "likewise"),
+    Metric("ac_f0_range_ratio", "F0 range kept (autocorrelation)", 0, 2, "likewise"),
 )
 
 
@@ -121,12 +127,14 @@ def stoi(ref: np.ndarray, deg: np.ndarray, *, extended: bool = False) -> float:
 def measure(ref: np.ndarray, deg: np.ndarray) -> Scores:
     """All metrics of `deg` `[n]` against `ref` `[n]`, 16 kHz, delay removed beforehand.
 
-    F0 is tracked twice: by autocorrelation (the headline, see there why) and by dio.
+    F0 is tracked twice: by SwiftF0 (the headline: `python -m affectcodec.evaluation.trackers` shows
+    why) and by the autocorrelation, from which codecs learn.
     Everything is taken on the active region of `ref` (see `alignment.active_region`): silence at
     both ends counts for nothing, and the region is the same for every codec.
 
     Raises:
         ValueError: waves of different lengths, not 1-D, or with NaN or inf.
+        ImportError: a package is missing: pesq, pystoi or swift-f0.
     """
     ref, deg = np.asarray(ref, np.float32), np.asarray(deg, np.float32)
     if ref.ndim != 1 or ref.shape != deg.shape:
@@ -154,7 +162,7 @@ def measure(ref: np.ndarray, deg: np.ndarray) -> Scores:
             values[name] = score()
         except ValueError as error:
             values[name], failures[name] = math.nan, str(error)
-    trackers: tuple[tuple[str, Method], ...] = (("", "autocorrelation"), ("dio_", "dio"))
+    trackers: tuple[tuple[str, Method], ...] = (("", HEADLINE), ("ac_", "autocorrelation"))
     for prefix, method in trackers:
         f0_ref, f0_deg = f0_track(ref, method), f0_track(deg, method)
         pitch = f0_metrics(f0_ref, f0_deg, spread_to_f0_frames(active, len(f0_ref)))

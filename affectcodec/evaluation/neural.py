@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 from affectcodec.audio import resample
+from affectcodec.entropy import load_coder
+from affectcodec.evaluation import compact
 from affectcodec.evaluation.baselines import SAMPLE_RATE, BaselineError, Coded
 from affectcodec.runtime import NativeCodec, RuntimeUnavailable
 from affectcodec.streaming.engine import NATIVE, precision_of
@@ -240,14 +242,18 @@ def load_codec(
     Args:
         folder: weights (None: the shipped ones).
         loaded: label -> model, filled here, so that several rates share one.
-        engine: one of `streaming.engine.NATIVE` for this package's native runtime, else PyTorch.
+        engine: one of `streaming.engine.NATIVE` for this package's native runtime, `compact` for
+            entropy-coded tokens, else PyTorch.
 
     Raises:
         BaselineError: the model refused to be used as a codec, or its native runtime is not there.
         ValueError: an engine of another name, or for the model of another package.
     """
-    if engine and engine not in NATIVE:
-        raise ValueError(f"codecs: wanted @ and one of {list(NATIVE)} after a rate, got {engine!r}")
+    engines = (*NATIVE, compact.ENGINE)
+    if engine and engine not in engines:
+        raise ValueError(
+            f"codecs: wanted @ and one of {list(engines)} after a rate, got {engine!r}"
+        )
     kind = model_type(folder) if folder else ""
     if label not in loaded:
         if kind:
@@ -257,6 +263,10 @@ def load_codec(
 
             loaded[label] = AffectCodec.from_pretrained(folder)
     if not kind:
+        own = loaded[label]
+        if engine == compact.ENGINE:
+            coder = load_coder(folder)
+            return compact.CompactCodec(own, kbps, coder, label=label, digest=model_digest(own))
         try:
             return NeuralCodec(loaded[label], kbps, label=label, engine=engine)
         except RuntimeUnavailable as error:

@@ -83,7 +83,7 @@ def frame_targets(wav: np.ndarray, frames: int, hop: int) -> tuple[dict[str, np.
     power = mel_power(padded)[:: hop // 160][:frames]
     log_mel = np.log(np.maximum(power, _FLOOR))
     active = active_frames(padded)[:: hop // 160][:frames]
-    track = f0_track(np.asarray(wav, np.float32))[:: hop // 80]
+    track = f0_track(np.asarray(wav, np.float32), "autocorrelation")[:: hop // 80]
     f0 = np.zeros(frames)
     f0[: min(frames, len(track))] = track[:frames]
     with np.errstate(divide="ignore"):

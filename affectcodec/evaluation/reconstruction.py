@@ -47,7 +47,18 @@ DEFAULT_CODECS = (
 )
 # Each against the next lower rate that Codec 2 has; the table shows what both really used.
 DEFAULT_COMPARISONS = (("affectcodec:1.5", "codec2:1300"), ("affectcodec:3", "codec2:2400"))
-PACKAGES = ("affectcodec", "torch", "numpy", "pesq", "pystoi", "pyworld", "soxr", "soundfile")
+PACKAGES = (
+    "affectcodec",
+    "torch",
+    "numpy",
+    "pesq",
+    "pystoi",
+    "pyworld",
+    "swift-f0",
+    "onnxruntime",
+    "soxr",
+    "soundfile",
+)
 
 
 def shown_command(module: str, arguments: argparse.Namespace, paths: Sequence[str]) -> str:

@@ -32,10 +32,10 @@ PROSODY_TABLE = (
     "f0_range_ratio",
     "energy_corr",
     "level_diff_db",
-    "dio_f0_corr",
-    "dio_f0_rmse_cents",
-    "dio_vuv_error",
-    "dio_gross_pitch_error",
+    "ac_f0_corr",
+    "ac_f0_rmse_cents",
+    "ac_vuv_error",
+    "ac_gross_pitch_error",
 )
 COMPARED = (
     "stoi",
@@ -60,10 +60,10 @@ How it was measured
   -26 dB, the level Codec 2 is made for, and back afterwards, at no bits.
 - Mel distance: 80 bands, 25 ms windows each 10 ms, mean absolute difference in dB over active
   frames, bands more than 70 dB under the original's strongest left equal. It is level-sensitive.
-- F0: 5 ms frames, 60-700 Hz, autocorrelation with a best path, 40-4000 Hz only. dio is given beside
-  it: it follows the fundamental itself, which Codec 2 suppresses below 150 Hz, and so finds octave
-  errors in Codec 2 that are not heard. F0 corr and RMSE: over frames voiced in both (at least 20)
-  in log F0, for each clip, then the mean over clips.
+- F0: 5 ms frames, 60-700 Hz, SwiftF0, a network that no codec learns from. Beside it the best path
+  through the autocorrelation, from which codecs learn: a few octave jumps of its own weigh on its
+  means. F0 corr and RMSE: over frames voiced in both (at least 20) in log F0, for each clip, then
+  the mean over clips.
 - Brackets: 95 % intervals, paired bootstrap ({replicates} replicates) over speakers within
   datasets, then clips within speakers.
 """

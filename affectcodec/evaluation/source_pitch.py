@@ -20,13 +20,20 @@ from tqdm import tqdm
 from affectcodec.audio import load_audio
 from affectcodec.codec import AffectCodec
 from affectcodec.evaluation.alignment import active_frames
-from affectcodec.evaluation.pitch import Method, f0_metrics, f0_track, spread_to_f0_frames
+from affectcodec.evaluation.pitch import (
+    HEADLINE,
+    METHODS,
+    Method,
+    f0_metrics,
+    f0_track,
+    spread_to_f0_frames,
+)
 from affectcodec.evaluation.tables import table
 from affectcodec.manifest import read_manifest
 from affectcodec.nn.decoder import StreamDecoder
 from affectcodec.training.data_prepare import prosody_targets
 
-TRACKERS: tuple[Method, ...] = ("dio", "harvest", "autocorrelation")
+TRACKERS = METHODS
 CODES = "the codes"
 SCORES = ("f0_corr", "gross_pitch_error", "vuv_error", "f0_rmse_cents")
 GROSS_CENTS = 300.0
@@ -46,10 +53,11 @@ def source_of(f0: np.ndarray, frames: int, per_frame: float) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def measure(
-    codec: AffectCodec, wav: np.ndarray, stages: int
+    codec: AffectCodec, wav: np.ndarray, stages: int, judge: Method = HEADLINE
 ) -> tuple[dict[str, dict[str, float]], np.ndarray]:
     """Scores by source of one clip ``[n]`` at 16 kHz, and errors in cents, with their sign, of the
-    prosody head on frames that it and the targets call voiced.
+    prosody head on frames that it and the targets call voiced. `judge` tracks the F0 of the
+    original and of the decoded clip.
 
     Raises:
         TypeError: if the codec has no harmonic source.
@@ -61,12 +69,12 @@ def measure(
     padded = torch.zeros(1, len(targets) * hop)
     padded[0, : len(wav)] = torch.from_numpy(wav.astype(np.float32))
     latent = codec.quantizer(codec.encoder(padded), stages, channels_last=True).latent
-    reference = f0_track(wav)
+    reference = f0_track(wav, judge)
     active = spread_to_f0_frames(active_frames(wav), len(reference))
 
     def score(**source: Tensor) -> dict[str, float]:
         decoded = codec.decoder(latent, **source).wav[0, hop : hop + len(wav)].numpy()
-        found = f0_metrics(reference, f0_track(decoded), active)
+        found = f0_metrics(reference, f0_track(decoded, judge), active)
         return {name: found[name] for name in SCORES}
 
     per_frame = 200 / codec.config.frame_rate
@@ -88,6 +96,13 @@ def measure(
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many clips, evenly spread.")
 @click.option("--stages", default=8, show_default=True, help="Stages of the codes.")
 @click.option("--weights", help="Weights: the name of shipped ones, or a folder.")
+@click.option(
+    "--judge",
+    type=click.Choice(METHODS),
+    default=HEADLINE,
+    show_default=True,
+    help="Tracker that compares F0 of the decoded clip with the original's.",
+)
 def main(
     manifest: Path,
     split: str,
@@ -95,6 +110,7 @@ def main(
     limit: int | None,
     stages: int,
     weights: str | None,
+    judge: Method,
 ) -> None:
     """Compare trackers as sources of the decoder on the clips of MANIFEST."""
     torch.set_num_threads(1)
@@ -104,7 +120,7 @@ def main(
     errors = []
     for clip in tqdm(clips, unit="clip", disable=None):
         wav = load_audio(clip.file, sample_rate=codec.config.sample_rate, mono=True)[0]
-        scores, cents = measure(codec, wav, stages)
+        scores, cents = measure(codec, wav, stages, judge)
         for name, values in scores.items():
             found[name].append(values)
         errors.append(cents)
@@ -112,7 +128,7 @@ def main(
         [name, *(f"{np.nanmean([r[score] for r in rows]):.3f}" for score in SCORES)]
         for name, rows in found.items()
     ]
-    click.echo(table(["source driven by", *SCORES], rows))
+    click.echo(table([f"source driven by (F0 judged by {judge})", *SCORES], rows))
     cents = np.concatenate(errors)
     gross = np.abs(cents) > GROSS_CENTS
     octave = (cents > _OCTAVE_CENTS[0]) & (cents < _OCTAVE_CENTS[1])

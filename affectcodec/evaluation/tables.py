@@ -23,7 +23,7 @@ PROSODY = (
 )
 QUALITY = ("pesq_wb", "stoi", "estoi", "visqol", "dnsmos_ovrl", "speaker_similarity")
 SPECTRUM = ("mel_db", "mel_4k_db", "dnsmos_sig", "dnsmos_bak")
-DIO = ("dio_f0_corr", "dio_f0_rmse_cents", "dio_vuv_error", "dio_gross_pitch_error")
+AUTOCORRELATION = ("ac_f0_corr", "ac_f0_rmse_cents", "ac_vuv_error", "ac_gross_pitch_error")
 COMPARED = ("f0_corr", "vuv_error", "pesq_wb", "stoi", "estoi", "visqol", "speaker_similarity")
 NOTES = f"""\
 How it was measured
@@ -39,7 +39,8 @@ How it was measured
   over classes; agreement: same decision as on the original; UAR-M: the judge trained on coded
   speech.
 - Concordance: Lin's, of eGeMAPS functionals relative to the speaker's mean, averaged by group.
-- F0: 5 ms frames, 60-700 Hz, by autocorrelation with a best path; dio beside it.
+- F0: 5 ms frames, 60-700 Hz, by SwiftF0, from which no codec learns; beside it by the best path
+  through the autocorrelation, from which codecs learn.
 - WER and CER: by Whisper base, all errors over all words. A recogniser errs on originals, too.
 - Brackets: 95 % intervals, paired bootstrap ({REPLICATES} replicates) over speakers within
   datasets, then clips within speakers. Few speakers show little of how speakers differ."""
@@ -102,7 +103,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     for name, group in results["metrics"].items():
         heading = "All clips" if name == "all" else name
         parts.append(f"## {heading}: {group['clips']} clips, {group['speakers']} speaker(s)")
-        parts += [_metrics(group, columns) for columns in (PROSODY, QUALITY, SPECTRUM, DIO)]
+        parts += [
+            _metrics(group, columns) for columns in (PROSODY, QUALITY, SPECTRUM, AUTOCORRELATION)
+        ]
         if group["comparisons"]:
             parts.append(_metric_comparisons(group))
     parts.append(_failures(everyone))

@@ -2,10 +2,11 @@
 """What packet loss costs: ``python -m affectcodec.streaming.loss_table DATA --split dev``.
 
 Clips are coded in packets of one frame, packets are lost by a seeded model, and each way of
-concealment decodes the same losses. Scores are of the decoded audio against the original; beside
-their means stand the paired differences of the prediction to frame repetition and to silence, with
-bootstrap intervals over clips. Recovery is the distance to the undisturbed decoding, by the number
-of frames since the last loss.
+concealment decodes the same losses. Scores are of the decoded audio against the original, those of
+pitch by the first tracker of `affectcodec evaluate` (extra `eval`); beside their means stand the
+paired differences of the prediction to frame repetition and to silence, with bootstrap intervals
+over clips. Recovery is the distance to the undisturbed decoding, by the number of frames since the
+last loss.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from affectcodec.codec import AffectCodec
 from affectcodec.evaluation.alignment import active_frames
 from affectcodec.evaluation.bootstrap import REPLICATES, Estimate, estimate
 from affectcodec.evaluation.metrics import pesq_wb, stoi
-from affectcodec.evaluation.pitch import f0_metrics, f0_track, spread_to_f0_frames
+from affectcodec.evaluation.pitch import HEADLINE, f0_metrics, f0_track, spread_to_f0_frames
 from affectcodec.manifest import read_manifest
 from affectcodec.pages import replace_part
 from affectcodec.streaming import StreamingDecoder, StreamingEncoder
@@ -235,7 +236,8 @@ def main(
     table = markdown(rows)
     click.echo(table)
     if docs is not None:
-        about = f"{len(clips)} clips of `{split}`, {kbps:g} kbit/s, packets of one frame:"
+        about = f"{len(clips)} clips of `{split}`, {kbps:g} kbit/s, packets of one frame, "
+        about += f"F0 by {HEADLINE}:"
         replace_part(docs, *_MARKERS, f"{about}\n\n{table}\n")
     if json_path is not None:
         json_path.write_text(json.dumps([vars(row) for row in rows]) + "\n", encoding="utf-8")

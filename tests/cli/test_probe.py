@@ -16,8 +16,7 @@ Run = Callable[..., Result]
 
 
 def test_one_command_one_table(run: Run, weights: str, tmp_path: Path) -> None:
-    for package in ("pyworld", "sklearn"):
-        pytest.importorskip(package)
+    pytest.importorskip("sklearn")
     manifest = corpus(tmp_path, train=3, test=1, takes=1)
     out = tmp_path / "out"
     done = run("probe", manifest, "--weights", weights, "--out", out, "-q")

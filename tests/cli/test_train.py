@@ -96,12 +96,11 @@ def test_a_split_without_clips_is_an_error(run, manifest, tmp_path):
     assert done.exit_code == 1 and "no clip in split 'x'" in done.stderr
 
 
-@pytest.mark.parametrize("package", ["tensorboard", "pyworld"])
-def test_missing_extras_are_named(run, manifest, tmp_path, monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_missing_extras_are_named(run, manifest, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     done = run("train", "--manifest", manifest, "--out", tmp_path / "r")
     assert done.exit_code == 1
-    assert package in done.stderr and "pip install 'affectcodec[train]'" in done.stderr
+    assert "tensorboard" in done.stderr and "pip install 'affectcodec[train]'" in done.stderr
 
 
 def test_threads_limit_the_caching_of_clips_too(run, manifest, tmp_path, monkeypatch):

@@ -47,7 +47,8 @@ def test_mu_law_noise_is_known() -> None:
 
 
 def test_flat_f0_is_flat_and_only_that() -> None:
-    pytest.importorskip("pyworld")
+    for package in ("pyworld", "swift_f0"):
+        pytest.importorskip(package)
     x = speech("angry", 3, seconds=1.5)
     same, flat = World(flat=False).roundtrip(x).wav, World(flat=True).roundtrip(x).wav
     tracks = [f0_track(wav) for wav in (x, same, flat)]
@@ -57,7 +58,7 @@ def test_flat_f0_is_flat_and_only_that() -> None:
 
 
 def test_prosody_metrics_see_the_flat_contour() -> None:
-    for package in ("pyworld", "pesq", "pystoi"):
+    for package in ("pyworld", "pesq", "pystoi", "swift_f0"):
         pytest.importorskip(package)
     x = speech("angry", 4, seconds=1.5)
     found = {flat: measure(x, World(flat=flat).roundtrip(x).wav).values for flat in (False, True)}

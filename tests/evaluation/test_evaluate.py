@@ -69,7 +69,7 @@ def test_the_command_shows_no_private_path(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_from_manifest_to_tables(tmp_path: Path) -> None:
-    for package in ("opensmile", "sklearn", "pesq", "pystoi", "pyworld"):
+    for package in ("opensmile", "sklearn", "pesq", "pystoi", "swift_f0"):
         pytest.importorskip(package)
     plan = Plan(
         (corpus(tmp_path),),

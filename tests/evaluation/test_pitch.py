@@ -8,10 +8,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from affectcodec.evaluation.pitch import f0_metrics, f0_track, spread_to_f0_frames
+from affectcodec.evaluation.pitch import HEADLINE, f0_metrics, f0_track, spread_to_f0_frames
 
+needs_swift = pytest.mark.skipif(find_spec("swift_f0") is None, reason="no swift-f0")
 needs_world = pytest.mark.skipif(find_spec("pyworld") is None, reason="pyworld is not installed")
 METHODS = [
+    pytest.param("swift-f0", marks=needs_swift),
     "autocorrelation",
     pytest.param("dio", marks=needs_world),
     pytest.param("harvest", marks=needs_world),
@@ -38,13 +40,13 @@ def test_known_pitch(method: str, hz: float) -> None:
 
 
 def test_autocorrelation_needs_no_fundamental() -> None:
-    inner = f0_track(voice(110.0, lowest=3))[20:-20]
+    inner = f0_track(voice(110.0, lowest=3), "autocorrelation")[20:-20]
     assert np.abs(1200 * np.log2(inner / 110.0)).max() < 10
 
 
 def test_autocorrelation_follows_a_glide() -> None:
     hz = np.linspace(100, 300, 16000)
-    f0 = f0_track(voice(hz))
+    f0 = f0_track(voice(hz), "autocorrelation")
     truth = np.append(hz, hz[-1])[::80]
     assert np.abs(1200 * np.log2(f0[10:-10] / truth[10:-10])).max() < 30
 
@@ -58,9 +60,26 @@ def test_silence_short_and_noise_are_unvoiced(method: str) -> None:
     assert (f0_track(noise, method) > 0).mean() < 0.25  # type: ignore[arg-type]
 
 
+@needs_swift
+def test_the_headline_is_the_default() -> None:
+    x = voice(np.linspace(100, 200, 8000), 0.5)
+    np.testing.assert_array_equal(f0_track(x), f0_track(x, HEADLINE))
+
+
 def test_unknown_method() -> None:
-    with pytest.raises(ValueError, match="autocorrelation"):
+    with pytest.raises(ValueError, match=r"method: got 'yin', wanted one of swift-f0"):
         f0_track(voice(100.0), "yin")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_waves_that_are_none(method: str) -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        x = voice(100.0)
+        x[5] = bad
+        with pytest.raises(ValueError, match="x: got NaN or infinite"):
+            f0_track(x, method)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"x: got shape \(1, 16000\)"):
+        f0_track(voice(100.0)[None], method)  # type: ignore[arg-type]
 
 
 def contour(frames: int = 200) -> np.ndarray:

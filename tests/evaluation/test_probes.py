@@ -95,7 +95,6 @@ def test_all_at_once() -> None:
 
 
 def test_targets_of_a_tone() -> None:
-    pytest.importorskip("pyworld")
     t = np.arange(16000) / 16000
     wav = sum(0.1 * np.sin(2 * np.pi * 200 * k * t) / k for k in range(1, 10)).astype("f4")
     wav[:6400] = 0
@@ -136,7 +135,6 @@ def test_digits_come_in_stages_then_dims(tmp_path: Path) -> None:
 
 
 def test_a_codec_is_looked_at(tmp_path: Path) -> None:
-    pytest.importorskip("pyworld")
     codec: AffectCodec = tiny_codec()
     clips = read_manifest(corpus(tmp_path, train=0, test=1, takes=1), split="test")
     seen = [look_at(codec, clip) for clip in clips]

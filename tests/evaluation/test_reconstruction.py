@@ -22,7 +22,7 @@ from affectcodec.evaluation.reconstruction import main
 from affectcodec.evaluation.report import summarise, verdict
 from affectcodec.manifest import Clip, read_manifest
 
-for package in ("pesq", "pystoi", "pyworld"):
+for package in ("pesq", "pystoi", "swift_f0"):
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed", allow_module_level=True)
 

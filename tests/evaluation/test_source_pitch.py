@@ -36,7 +36,8 @@ def test_a_track_becomes_a_source_without_gaps() -> None:
 
 
 def test_the_source_is_what_is_heard() -> None:
-    pytest.importorskip("pyworld")
+    for package in ("pyworld", "swift_f0"):
+        pytest.importorskip(package)
     codec = tiny_codec()
     with torch.no_grad():  # an untrained filter may drown the source: harmonics alone
         codec.decoder.head.weight.zero_()
@@ -47,7 +48,7 @@ def test_the_source_is_what_is_heard() -> None:
     assert set(scores) == {*TRACKERS, CODES} and set(scores[CODES]) == set(SCORES)
     assert scores["autocorrelation"]["f0_corr"] > 0.95
     assert scores["autocorrelation"]["gross_pitch_error"] == 0
-    assert scores["dio"]["f0_corr"] > 0.95
+    assert scores["dio"]["f0_corr"] > 0.95 and scores["swift-f0"]["f0_corr"] > 0.95
     assert cents.ndim == 1 and np.isfinite(cents).all()
 
 
@@ -57,14 +58,16 @@ def test_a_codec_without_a_source_is_refused() -> None:
 
 
 def test_the_command_prints_the_table(tmp_path) -> None:
-    pytest.importorskip("pyworld")
+    for package in ("pyworld", "swift_f0"):
+        pytest.importorskip(package)
     folder = tmp_path / "weights"
     tiny_codec().save_pretrained(folder)
     manifest = corpus(tmp_path)
     done = CliRunner().invoke(
         main,
-        f"{manifest} --split test --limit 2 --stages 2 --weights {folder}".split(),
+        f"{manifest} --split test --limit 2 --stages 2 --weights {folder} --judge dio".split(),
     )
     assert done.exit_code == 0, done.output
+    assert "judged by dio" in done.output
     assert "| autocorrelation |" in done.output and "| the codes |" in done.output
     assert "voiced in both" in done.output

@@ -10,8 +10,6 @@ import pytest
 from affectcodec.training.cache import ClipCache
 from tests.training.sounds import build_cache, write_corpus
 
-pytest.importorskip("pyworld")
-
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -99,7 +99,6 @@ def test_labels() -> None:
 
 
 def test_prosody() -> None:
-    pytest.importorskip("pyworld")
     config = tiny_config()
     out = ProsodyTeacher(config).targets(clip())
     assert out.shape == (config.num_frames(3200), 3)

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codes of a packet to bytes and back, by a prior and a range coder.
+
+The range coder is that of `constriction` (Bamler 2022). A payload holds, frame after frame, whether
+the stage counts change, the counts if they do, and the digits that are there. Each payload starts
+from nothing, so that a lost packet costs itself alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from affectcodec.bitstream.errors import AfcPacketError
+from affectcodec.bitstream.header import BlockLayout
+from affectcodec.entropy.layout import IntArray
+from affectcodec.entropy.prior import Ints, Prior
+from affectcodec.tokens.batch import Tokens
+
+MAX_FRAMES = 1024
+PACKET_FRAMES = 250  # of a packet, unless the writer is told otherwise
+_SAME = np.array([31, 1], np.float32)  # stage counts rarely change: .05 bits a frame
+
+
+def _constriction() -> Any:
+    try:
+        import constriction
+    except ImportError:
+        raise ModuleNotFoundError(
+            "entropy coding needs the package constriction; "
+            "install it with: pip install 'affectcodec[compact]'"
+        ) from None
+    return constriction.stream
+
+
+def clip_codes(tokens: Tokens) -> tuple[list[IntArray], npt.NDArray[np.uint8]]:
+    """Codes per block ``[K_b, T]`` and stage counts ``[G, T]`` of one clip.
+
+    Raises:
+        ValueError: more than one clip.
+    """
+    if len(tokens) != 1:
+        raise ValueError(f"tokens: wanted one clip, got {len(tokens)}; use select(index)")
+    frames, names = int(tokens.lengths[0]), tokens.quantizer.names
+    codes = [tokens.block_codes(name)[0, :, :frames].cpu().numpy() for name in names]
+    if tokens.frame_stages is None:
+        counts = np.array([tokens.stages[name] for name in names], np.uint8)
+        return codes, np.repeat(counts[:, None], frames, 1)
+    return codes, tokens.frame_stages[0, :, :frames].cpu().numpy().astype(np.uint8)
+
+
+class PriorCoder:
+    """Entropy coding of packets.
+
+    Args:
+        prior: probabilities of the digits.
+
+    Attributes:
+        id, blocks, num_stages: of the prior, for headers.
+        max_frames: most frames of a packet.
+
+    Raises:
+        ModuleNotFoundError: constriction is not installed.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        layout = prior.layout
+        self.prior = prior
+        self.id = prior.id
+        self.blocks = tuple(
+            BlockLayout(name, levels)
+            for name, levels in zip(layout.names, layout.levels, strict=True)
+        )
+        self.num_stages = layout.num_stages
+        self.max_frames = MAX_FRAMES
+        self._stream = _constriction()
+
+    @cached_property
+    def _family(self) -> Any:
+        return self._stream.model.Categorical(perfect=False)
+
+    def encode(self, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]) -> bytes:
+        """Bytes of codes per block ``[K_b, T]`` of which frame t has ``stages[b, t]``."""
+        return self.encode_many([(codes, stages)])[0]
+
+    def encode_many(
+        self, packets: Sequence[tuple[Sequence[IntArray], npt.NDArray[np.uint8]]]
+    ) -> list[bytes]:
+        """As :meth:`encode`, of several packets in one pass of the prior."""
+        if not packets:
+            return []
+        symbols = [self._symbols(stages) for _, stages in packets]
+        return [
+            self._write(stages, heads, digits, tables, present)
+            for (_, stages), heads, (digits, tables, present) in zip(
+                packets, symbols, self._tables(packets), strict=True
+            )
+        ]
+
+    def payloads(self, tokens: Tokens, packet_frames: int = PACKET_FRAMES) -> list[bytes]:
+        """Payloads of one clip, packet by packet.
+
+        Raises:
+            ValueError: more than one clip, or tokens of another layout.
+        """
+        self.check(tokens)
+        codes, stages = clip_codes(tokens)
+        cuts = range(0, stages.shape[1], packet_frames)
+        parts = [slice(start, start + packet_frames) for start in cuts]
+        return self.encode_many([([c[:, p] for c in codes], stages[:, p]) for p in parts])
+
+    def costs(
+        self, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float64]:
+        """Bits of each digit ``[T, D]`` in packets of `PACKET_FRAMES`, 0 where absent."""
+        found = []
+        cuts = range(0, max(1, stages.shape[1]), PACKET_FRAMES)
+        packets = [
+            ([c[:, a : a + PACKET_FRAMES] for c in codes], stages[:, a : a + PACKET_FRAMES])
+            for a in cuts
+        ]
+        for digits, tables, present in self._tables(packets):
+            total = tables.sum(2)
+            chosen = np.take_along_axis(tables, digits[..., None].astype(np.int64), 2)[..., 0]
+            found.append(
+                np.where(present, np.log2(np.maximum(total, 1) / np.maximum(chosen, 1)), 0.0)
+            )
+        return np.concatenate(found)
+
+    def count_bits(self, frames: int, changes: int) -> float:
+        """Bits of the stage counts of so many frames."""
+        same, other = -np.log2(_SAME / _SAME.sum())
+        fresh = len(self.blocks) * np.log2(self.num_stages + 1)
+        return float(same * (frames - changes) + (other + fresh) * changes)
+
+    def check(self, tokens: Tokens) -> None:
+        """Refuse tokens of another layout.
+
+        Raises:
+            ValueError: if blocks, levels or stages differ.
+        """
+        layout, own = self.prior.layout, tokens.quantizer
+        levels = tuple(tuple(block.levels) for block in own.blocks)
+        if (own.names, levels) != (layout.names, layout.levels) or max(
+            tokens.stages.values()
+        ) > layout.num_stages:
+            raise ValueError(
+                f"tokens: have blocks {own.names} of levels {levels} and stages {tokens.stages}, "
+                f"the coder is for {layout.names} of {layout.levels}, up to {layout.num_stages} "
+                "stages"
+            )
+
+    def _tables(
+        self, packets: Sequence[tuple[Sequence[IntArray], npt.NDArray[np.uint8]]]
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], Ints, npt.NDArray[np.bool_]]]:
+        layout = self.prior.layout
+        longest = max(stages.shape[1] for _, stages in packets)
+        shown = np.zeros((len(packets), longest, layout.num_indicators), np.float32)
+        known = []
+        for row, (codes, stages) in enumerate(packets):
+            digits, present = layout.digits(codes), layout.present(stages)
+            shown[row, : len(digits)] = layout.indicators(digits, present)
+            known.append((digits, present))
+        states = self.prior.states(shown)
+        for row, ((_, stages), (digits, present)) in enumerate(zip(packets, known, strict=True)):
+            frames = len(digits)
+            counts = layout.count_indicators(stages)
+            context = self.prior.context(states[row, :frames], counts)
+            yield (
+                digits,
+                self.prior.tables(context, shown[row, :frames], np.any(present, 0)),
+                present,
+            )
+
+    def _symbols(self, stages: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        before = np.concatenate([np.zeros_like(stages[:, :1]), stages[:, :-1]], 1)
+        return np.any(stages != before, axis=0)
+
+    def _write(
+        self,
+        stages: npt.NDArray[np.uint8],
+        changes: npt.NDArray[np.bool_],
+        digits: npt.NDArray[np.uint8],
+        tables: Ints,
+        present: npt.NDArray[np.bool_],
+    ) -> bytes:
+        # One table of all symbols in their order lets the range coder take them in one call.
+        groups, width = len(stages), max(tables.shape[2], self.num_stages + 1, 2)
+        rows = 1 + groups + digits.shape[1]
+        odds = np.zeros((len(digits), rows, width), np.float32)
+        values = np.zeros((len(digits), rows), np.int32)
+        used = np.zeros((len(digits), rows), bool)
+        odds[:, 0, :2], values[:, 0], used[:, 0] = _SAME, changes, True
+        odds[:, 1 : 1 + groups, : self.num_stages + 1] = 1.0
+        values[:, 1 : 1 + groups], used[:, 1 : 1 + groups] = stages.T, changes[:, None]
+        odds[:, 1 + groups :, : tables.shape[2]] = tables
+        values[:, 1 + groups :], used[:, 1 + groups :] = digits, present
+        encoder = self._stream.queue.RangeEncoder()
+        wide = np.concatenate([[2], [self.num_stages + 1] * groups, self.prior.layout.digit_levels])
+        size = np.broadcast_to(wide, used.shape)[used]
+        odds, values = odds[used], values[used]
+        # A table's width is part of the model: runs of one width go together.
+        cuts = np.flatnonzero(np.diff(size)) + 1
+        for start, end in zip([0, *cuts], [*cuts, len(size)], strict=True):
+            encoder.encode(
+                values[start:end],
+                self._family,
+                np.ascontiguousarray(odds[start:end, : size[start]]),
+            )
+        return bytes(encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0"))
+
+    def decode(
+        self, data: bytes, frames: int, most: Sequence[int]
+    ) -> tuple[list[IntArray], npt.NDArray[np.uint8]]:
+        """Codes per block ``[most_b, frames]`` and stage counts ``[G, frames]`` of a payload.
+
+        Raises:
+            AfcPacketError: more frames than a packet may have, stage counts above ``most``, or
+                bytes that no encoder writes.
+        """
+        try:
+            return self._decode(data, frames, most)
+        except AssertionError as error:  # what the range decoder raises
+            raise AfcPacketError(f"packet: its payload is damaged ({error})") from None
+
+    def _decode(
+        self, data: bytes, frames: int, most: Sequence[int]
+    ) -> tuple[list[IntArray], npt.NDArray[np.uint8]]:
+        if not 1 <= frames <= self.max_frames:
+            raise AfcPacketError(f"packet: expected 1..{self.max_frames} frames, got {frames}")
+        layout, prior = self.prior.layout, self.prior
+        words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
+        decoder = self._stream.queue.RangeDecoder(words)
+        digits = np.zeros((frames, layout.num_digits), np.uint8)
+        stages = np.zeros((len(most), frames), np.uint8)
+        uniform = np.ones((1, self.num_stages + 1), np.float32)
+        same, state = _SAME[None], prior.start(1)
+        here = stages[:, 0].copy()
+        for frame in range(frames):
+            if int(decoder.decode(self._family, same)[0]):
+                for block in range(len(most)):
+                    here[block] = int(decoder.decode(self._family, uniform)[0])
+                if np.any(here > np.asarray(most)):
+                    raise AfcPacketError(
+                        f"packet: frame {frame} has {here.tolist()} stages, the head says at most "
+                        f"{list(most)}"
+                    )
+            stages[:, frame] = here
+            present = layout.present(here[:, None])[0]
+            context = prior.context(state, layout.count_indicators(here[:, None]))
+            seen = np.zeros_like(context)
+            for digit in np.flatnonzero(present):
+                table = prior.table(int(digit), context, seen)
+                odds = table[:, : layout.digit_levels[digit]].astype(np.float32)
+                value = decoder.decode(self._family, odds)
+                digits[frame, digit] = value[0]
+                seen += prior.reveal(int(digit), value)
+            shown = layout.indicators(digits[frame : frame + 1], present[None])
+            state = prior.step(state, shown)
+        return layout.codes(digits, most), stages
