@@ -132,7 +132,7 @@ def find_coder(header: StreamHeader, coder: CoderOrFinder | None = None) -> Payl
     except ImportError as error:
         raise AfcCoderError(
             f"coder: the stream is entropy-coded by prior {header.coder}, and what that needs is "
-            f"not installed ({error}); pip install 'affectcodec[compact]'"
+            f"not installed ({error}); pip install constriction"
         ) from error
     except AfcError as error:
         raise AfcCoderError(str(error)) from error

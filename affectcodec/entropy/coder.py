@@ -32,7 +32,7 @@ def _constriction() -> Any:
     except ImportError:
         raise ModuleNotFoundError(
             "entropy coding needs the package constriction; "
-            "install it with: pip install 'affectcodec[compact]'"
+            "install it with: pip install constriction"
         ) from None
     return constriction.stream
 

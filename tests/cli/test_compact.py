@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+import affectcodec
 from affectcodec.bitstream import AfcReader, coded_payload_bits, read_tokens
 from affectcodec.checkpoint import CheckpointError
 from affectcodec.cli.stream import _decode_pipe
 from tests.bitstream.coders import CODER_ID, DeflateCoder
 
+SAMPLES = Path(affectcodec.__file__).parent / "samples"
 SHIPPED = DeflateCoder(id="0" * 16)
 
 
@@ -41,7 +43,7 @@ def entropy(monkeypatch: pytest.MonkeyPatch, weights: str) -> SimpleNamespace:
 @pytest.fixture
 def compact(run, clip, weights, entropy) -> Path:
     path = clip.with_suffix(".afc")
-    done = run("encode", clip, "--weights", weights, "--compact", "--kbps", 3)
+    done = run("encode", clip, "--weights", weights, "--compact", "--stages", 4)
     assert done.exit_code == 0, done.output
     assert "3 kbit/s coded as " in done.stderr
     return path
@@ -72,7 +74,7 @@ def test_decode_says_what_is_missing(run, weights, compact, entropy, monkeypatch
     assert done.exit_code == 1 and CODER_ID in done.stderr and SHIPPED.id in done.stderr
     monkeypatch.setitem(sys.modules, "affectcodec.entropy", None)
     done = run("decode", compact, "--weights", weights, "--overwrite")
-    assert done.exit_code == 1 and "affectcodec[compact]" in done.stderr
+    assert done.exit_code == 1 and "pip install constriction" in done.stderr
 
 
 def test_live_decoding_of_coded_packets(compact, weights, entropy):
@@ -122,3 +124,18 @@ def test_without_a_coder_nothing_is_encoded(run, clip, weights, entropy, problem
 def test_packets_are_no_longer_than_the_coder_takes(run, clip, weights, entropy):
     done = run("encode", clip, "--weights", weights, "--compact", "--frames-per-packet", 401)
     assert done.exit_code == 2 and "wanted 1 to 400" in done.stderr
+
+
+def test_a_rate_with_the_shipped_coder(run, tmp_path):
+    """Stages follow the rate, which the payload then has."""
+    source = sorted(SAMPLES.glob("*.flac"))[0]
+    target, wave = tmp_path / "small.afc", tmp_path / "small.wav"
+    done = run("encode", source, target, "--compact", "--kbps", 1.5)
+    assert done.exit_code == 0, done.output
+    tokens, report = read_tokens(target)
+    assert report.ok and tokens.frame_stages is not None
+    kbps = coded_payload_bits(target) / float(tokens.duration[0]) / 1000
+    assert 1.3 < kbps <= 1.51
+    assert f"{kbps:.3g} kbit/s," in done.stderr
+    assert run("decode", target, wave).exit_code == 0
+    assert wave.stat().st_size > 2 * int(tokens.num_samples[0])
