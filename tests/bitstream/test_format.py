@@ -6,11 +6,13 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from affectcodec.bitstream import AfcReader, AfcWriter, BlockLayout, StreamHeader, wire
+from tests.bitstream.coders import CODER_ID, DeflateCoder
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 HASH = "0123456789abcdef"
@@ -55,6 +57,19 @@ def test_the_explicit_header_of_the_document() -> None:
     assert StreamHeader.from_bytes(_examples()[1]) == (header, len(_examples()[1]))
 
 
+def test_the_coded_packets_of_the_document() -> None:
+    class Fixed(DeflateCoder):
+        def encode(self, codes: Any, stages: Any) -> bytes:
+            return b"\xc0\xde\x01"
+
+    file = io.BytesIO()
+    header = StreamHeader(HASH, num_samples=640, coder=CODER_ID)
+    with AfcWriter(file, header, frames_per_packet=2, coder=Fixed()) as writer:
+        codes = [np.zeros((3, 3), int), np.zeros((2, 3), int)]
+        writer.write(codes, [[3, 3, 0], [1, 2, 0]])
+    assert file.getvalue().hex(" ") == _examples()[2].hex(" ")
+
+
 @pytest.mark.parametrize(
     ("row", "value"),
     [
@@ -65,6 +80,10 @@ def test_the_explicit_header_of_the_document() -> None:
         ("| blocks; code dims of a block; levels | 32; 63; {} |", wire.MAX_LEVEL),
         ("| stages | {} |", wire.MAX_STAGES),
         ("| frames, payload of a packet | {}, 65535 bytes |", wire.MAX_FRAMES_PER_PACKET),
+        (
+            "| frames of a coded packet | what its coder takes, at most {} |",
+            wire.MAX_FRAMES_PER_PACKET,
+        ),
         ("| frames, payload of a packet | 4096, {} bytes |", wire.MAX_PAYLOAD_BYTES),
         ("| trailer | {} bytes, 4096 entries |", wire.MAX_TRAILER_BYTES),
         ("| trailer | 65536 bytes, {} entries |", wire.MAX_SEEK_ENTRIES),
