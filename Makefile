@@ -9,6 +9,7 @@
 #   PIP_ARGS    pip options for every install
 #   BENCH_ARGS  further options for the benchmarks         (make bench BENCH_ARGS="-k encode")
 #   ARGS        further options for pytest                 (make test ARGS="-k bitpacking -x")
+#   DATA        manifest of the evaluation                 (make results DATA=emotional/manifest.csv)
 #   WORKERS     how tests are spread over processes        (make test WORKERS= for one process)
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +26,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*/*.h csrc/*/*
 CXX_SOURCES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/*/*.h tests/*/*.cpp)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup test test-fast sanitize lint types format demo info bench clean
+.PHONY: help setup test test-fast sanitize lint types format demo info bench results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +36,7 @@ help:
 	@echo "make lint       ruff, clang-format make types      mypy"
 	@echo "make format     rewrite sources    make demo       hear the codec on its samples"
 	@echo "make bench      benchmarks, and their figures into docs/performance.md"
+	@echo "make results    the figures of docs/results.md (DATA=a manifest of RAVDESS and nEMO)"
 	@echo "make info       what is on and why the rest is off"
 	@echo "make clean      remove what was built, the environment included"
 
@@ -94,6 +96,20 @@ bench: $(VENV)/.bench
 		--benchmark-only --benchmark-columns=median,iqr,rounds,iterations \
 		--results=.benchmarks/results.json $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.report .benchmarks/results.json
+
+# What docs/results.md claims, in one run that goes on where it was cut.
+RESULTS := original affectcodec:0.75@compact affectcodec:1.5@compact affectcodec:3@compact \
+	affectcodec:1.5 affectcodec:6 opus:6 opus:9 codec2:2400 codec2:3200
+RESULTS_ARGS ?= --jobs 2
+results: $(VENV)/.dev
+	@test -f "$(DATA)" || { echo "DATA: wanted a manifest, got '$(DATA)'; see docs/evaluation.md" >&2; exit 2; }
+	$(BIN)/python -m affectcodec evaluate "$(DATA)" --split test --dataset ravdess --dataset nemo \
+		$(addprefix --codec ,$(RESULTS)) \
+		--compare affectcodec:1.5@compact=opus:6 --compare affectcodec:3@compact=opus:9 \
+		--compare affectcodec:0.75@compact=codec2:3200 --compare affectcodec:6=opus:6 \
+		--compare affectcodec:1.5@compact=affectcodec:1.5 \
+		--measure reconstruction --measure egemaps --measure whisper \
+		--out results/test $(RESULTS_ARGS)
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m affectcodec.demo $(ARGS)

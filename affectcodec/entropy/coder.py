@@ -22,6 +22,7 @@ from affectcodec.entropy.prior import Ints, Prior
 from affectcodec.tokens.batch import Tokens
 
 MAX_FRAMES = 1024
+_AT_ONCE = 32  # packets in one pass of the prior: hours of audio must not be held at once
 PACKET_FRAMES = 250  # of a packet, unless the writer is told otherwise
 _SAME = np.array([31, 1], np.float32)  # stage counts rarely change: .05 bits a frame
 
@@ -93,11 +94,10 @@ class PriorCoder:
         """As :meth:`encode`, of several packets in one pass of the prior."""
         if not packets:
             return []
-        symbols = [self._symbols(stages) for _, stages in packets]
         return [
-            self._write(stages, heads, digits, tables, present)
-            for (_, stages), heads, (digits, tables, present) in zip(
-                packets, symbols, self._tables(packets), strict=True
+            self._write(stages, self._changes(stages), digits, tables, present)
+            for (_, stages), (digits, tables, present) in zip(
+                packets, self._tables(packets), strict=True
             )
         ]
 
@@ -157,6 +157,12 @@ class PriorCoder:
     def _tables(
         self, packets: Sequence[tuple[Sequence[IntArray], npt.NDArray[np.uint8]]]
     ) -> Iterator[tuple[npt.NDArray[np.uint8], Ints, npt.NDArray[np.bool_]]]:
+        for start in range(0, len(packets), _AT_ONCE):
+            yield from self._some_tables(packets[start : start + _AT_ONCE])
+
+    def _some_tables(
+        self, packets: Sequence[tuple[Sequence[IntArray], npt.NDArray[np.uint8]]]
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], Ints, npt.NDArray[np.bool_]]]:
         layout = self.prior.layout
         longest = max(stages.shape[1] for _, stages in packets)
         shown = np.zeros((len(packets), longest, layout.num_indicators), np.float32)
@@ -176,7 +182,7 @@ class PriorCoder:
                 present,
             )
 
-    def _symbols(self, stages: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    def _changes(self, stages: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         before = np.concatenate([np.zeros_like(stages[:, :1]), stages[:, :-1]], 1)
         return np.any(stages != before, axis=0)
 

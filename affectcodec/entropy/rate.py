@@ -161,7 +161,7 @@ def to_rate(
         control: how bits are shared out.
 
     Returns:
-        Tokens with ``frame_stages``, at most at that rate if one stage fits.
+        Tokens with ``frame_stages``, at that rate or below it, give or take some bytes a packet.
 
     Raises:
         ValueError: more than one clip, tokens of another layout, or a rate that is not above 0.

@@ -6,9 +6,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import pytest
-
-pytest.importorskip("constriction", reason="needs affectcodec[compact]")
 
 from affectcodec.bitstream import (
     AfcReader,

@@ -38,6 +38,7 @@ def test_several_packets_are_coded_as_each_alone(coder):
     packets = [random_packet(LAYOUT, frames, frames) for frames in (3, 17, 1, 40)]
     assert coder.encode_many(packets) == [coder.encode(*packet) for packet in packets]
     assert coder.encode_many([]) == []
+    assert coder.encode_many(packets * 12)[-4:] == coder.encode_many(packets)
 
 
 def test_size_is_what_the_costs_say(coder):
