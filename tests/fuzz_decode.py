@@ -3,8 +3,8 @@
 
     python -m tests.fuzz_decode --mutations 10000 --seed 0
 
-Reads and decodes mutations of one clip of about a second, and prints how often each happened, the
-slowest one and the peak of memory beside the weights.
+Reads and decodes mutations of one clip of about a second, plain and entropy-coded in turn, and
+prints how often each happened, the slowest one and the peak of memory beside the weights.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from affectcodec.bitstream import AfcError, read_tokens, write_tokens
+from affectcodec.bitstream import AfcError, PayloadCoder, read_tokens, write_tokens
 from affectcodec.codec import AffectCodec
+from affectcodec.entropy import load_coder
 from tests.bitstream.fuzz import mutate
 
 
@@ -34,30 +35,34 @@ class DecodeResult:
     grown_mib: float = 0.0
 
 
-def clip(codec: AffectCodec, seconds: float = 1.0) -> bytes:
+def clip(codec: AffectCodec, seconds: float = 1.0, coder: PayloadCoder | None = None) -> bytes:
     """One clip as a file: a gliding tone in noise."""
     rate = codec.config.sample_rate
     t = np.arange(int(seconds * rate)) / rate
     wav = 0.2 * np.sin(2 * np.pi * (150 * t + 40 * t**2))
     wav += 0.01 * np.random.default_rng(0).standard_normal(len(t))
     file = io.BytesIO()
-    write_tokens(file, codec.encode(wav.astype(np.float32), rate, stages=2), frames_per_packet=10)
+    tokens = codec.encode(wav.astype(np.float32), rate, stages=2)
+    write_tokens(file, tokens, frames_per_packet=10, coder=coder)
     return file.getvalue()
 
 
-def run(codec: AffectCodec, mutations: int, seed: int) -> DecodeResult:
+def run(codec: AffectCodec, mutations: int, seed: int, coder: PayloadCoder) -> DecodeResult:
     """Decode ``mutations`` mutations; mutation ``i`` of a seed is always the same."""
-    data = clip(codec)
+    clips = [clip(codec), clip(codec, coder=coder)]
     result = DecodeResult()
     quantizer, fingerprint = codec.config.quantizer, codec.fingerprint
-    codec.decode(read_tokens(io.BytesIO(data), quantizer=quantizer)[0])
+    for data in clips:
+        codec.decode(read_tokens(io.BytesIO(data), quantizer=quantizer, coder=coder)[0])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for index in range(mutations):
-        changed = mutate(np.random.default_rng([seed, index]), data)
+        changed = mutate(np.random.default_rng([seed, index]), clips[index % 2])
         start = time.process_time()
         try:
             source = io.BytesIO(changed)
-            tokens, report = read_tokens(source, quantizer=quantizer, expected_hash=fingerprint)
+            tokens, report = read_tokens(
+                source, quantizer=quantizer, expected_hash=fingerprint, coder=coder
+            )
             wav = codec.decode(tokens)
         except AfcError:
             result.outcomes["clear error"] += 1
@@ -79,7 +84,12 @@ def main() -> None:
     parser.add_argument("--weights", default=None, help="name or folder; the shipped ones if empty")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    result = run(AffectCodec.from_pretrained(args.weights), args.mutations, args.seed)
+    result = run(
+        AffectCodec.from_pretrained(args.weights),
+        args.mutations,
+        args.seed,
+        load_coder(args.weights),
+    )
     print(f"{args.mutations} mutations, seed {args.seed}: {dict(result.outcomes)}")
     print(
         f"slowest {result.max_seconds:.3f} s of CPU, longest audio {result.longest:.1f} s, "

@@ -183,7 +183,7 @@ def decode_file(task: DecodeTask) -> Done:
     target = "standard output" if task.target == STREAM else task.target
     return Done(
         text=f"{task.name} -> {target}: {seconds:.2f} s at {codec.config.sample_rate} Hz"
-        + (f", from {tokens.kbps:.3g} kbit/s" if report.ok else ""),
+        + (f", from {_kbps(tokens, report, task.stages):.3g} kbit/s" if report.ok else ""),
         seconds=seconds,
         size=len(source) if isinstance(source, bytes) else Path(source).stat().st_size,
         notes=(f"{clipped} samples clipped to full scale",) if clipped else (),
@@ -207,6 +207,13 @@ def _truncate(tokens: Tokens, stages: Mapping[str, int]) -> Tokens:
             f"{_listed(stages)}"
         )
     return tokens.truncate(left)
+
+
+def _kbps(tokens: Tokens, report: ReadReport, cut: Mapping[str, int] | None) -> float:
+    """Rate of what was decoded; of a whole stream whose stage counts vary, that of its payloads."""
+    if tokens.frame_stages is None or cut is not None:
+        return tokens.kbps
+    return report.payload_bytes * 8 / float(tokens.duration[0]) / 1000
 
 
 def _listed(stages: Mapping[str, int]) -> str:
