@@ -38,6 +38,12 @@ def _constriction() -> Any:
     return constriction.stream
 
 
+def least_bytes(frames: int) -> int:
+    """Fewest bytes of a packet. Reading takes time by the frame, and a few forged bytes must not
+    claim hours of them; speech takes several times more."""
+    return frames // 4
+
+
 def clip_codes(tokens: Tokens) -> tuple[list[IntArray], npt.NDArray[np.uint8]]:
     """Codes per block ``[K_b, T]`` and stage counts ``[G, T]`` of one clip.
 
@@ -217,7 +223,8 @@ class PriorCoder:
                 self._family,
                 np.ascontiguousarray(odds[start:end, : size[start]]),
             )
-        return bytes(encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0"))
+        data: bytes = encoder.get_compressed().astype(">u4").tobytes()
+        return data.rstrip(b"\0").ljust(least_bytes(len(digits)), b"\0")
 
     def decode(
         self, data: bytes, frames: int, most: Sequence[int]
@@ -226,7 +233,7 @@ class PriorCoder:
 
         Raises:
             AfcPacketError: more frames than a packet may have, stage counts above ``most``, or
-                bytes that no encoder writes.
+                bytes that no encoder writes, too few ones among them.
         """
         try:
             return self._decode(data, frames, most)
@@ -238,6 +245,11 @@ class PriorCoder:
     ) -> tuple[list[IntArray], npt.NDArray[np.uint8]]:
         if not 1 <= frames <= self.max_frames:
             raise AfcPacketError(f"packet: expected 1..{self.max_frames} frames, got {frames}")
+        if len(data) < least_bytes(frames):
+            raise AfcPacketError(
+                f"packet: {frames} frames take {least_bytes(frames)} bytes at least, "
+                f"got {len(data)}"
+            )
         layout, prior = self.prior.layout, self.prior
         words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
         decoder = self._stream.queue.RangeDecoder(words)

@@ -92,6 +92,15 @@ def test_more_frames_than_a_packet_may_have_are_refused(coder):
             coder.decode(b"", frames, (1, 1))
 
 
+def test_a_few_bytes_cannot_claim_many_frames(coder):
+    none = [np.zeros((0, 200), np.int32)] * 2
+    data = coder.encode(none, np.zeros((2, 200), np.uint8))
+    assert len(data) == 50
+    assert np.array_equal(coder.decode(data, 200, (0, 0))[1], np.zeros((2, 200)))
+    with pytest.raises(AfcPacketError, match="51 bytes at least"):
+        coder.decode(data, 204, (0, 0))
+
+
 def test_golden_bytes(prior):
     """These bytes may never change: files in the world were written with them."""
     weights = {}
