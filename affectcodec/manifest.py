@@ -99,6 +99,33 @@ def read_manifest(
     return clips if limit is None else evenly(clips, limit)
 
 
+def read_manifests(
+    manifests: Sequence[str | Path], *, split: str, limit: int | None = None
+) -> list[Clip]:
+    """Clips of one split of all manifests that have it; only path and split are needed.
+
+    Args:
+        manifests: as of :func:`read_manifest`.
+        split: value of the column `split`.
+        limit: at most this many clips of each.
+
+    Raises:
+        ValueError: as of :func:`read_manifest`; no clip in any of them.
+    """
+    found: list[Clip] = []
+    for manifest in manifests:
+        try:
+            found += read_manifest(manifest, split=split, limit=limit, needed=("path", "split"))
+        except ValueError as error:
+            # a list may lack a split that another has
+            if "no clip in split" not in str(error):
+                raise
+    if not found:
+        names = [str(manifest) for manifest in manifests]
+        raise ValueError(f"manifests: no clip of the split {split!r} in {names}")
+    return found
+
+
 def _csv_rows(
     path: Path, needed: Sequence[str], problems: list[tuple[str, str]]
 ) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from affectcodec.manifest import read_manifest
+from affectcodec.manifest import read_manifest, read_manifests
 
 
 @pytest.fixture
@@ -32,6 +32,17 @@ def test_limit_is_spread_over_the_list(manifest: Path) -> None:
     assert [c.path for c in clips] == ["x/0.wav", "x/2.wav", "x/4.wav", "x/6.wav"]
     assert {c.speaker for c in clips} == {"x0", "x1"}
     assert len(read_manifest(manifest, split="dev", limit=99)) == 9
+
+
+def test_several_lists_of_which_one_lacks_the_split(manifest: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("path,split\na.wav,train\nb.wav,test\n")
+    assert [c.path for c in read_manifests([manifest, other], split="train")] == ["a.wav"]
+    assert len(read_manifests([manifest, other], split="test", limit=2)) == 3
+    with pytest.raises(ValueError, match="no clip of the split 'nowhere'"):
+        read_manifests([manifest, other], split="nowhere")
+    with pytest.raises(ValueError, match="no file"):
+        read_manifests([manifest, tmp_path / "none.csv"], split="train")
 
 
 def test_errors(manifest: Path, tmp_path: Path) -> None:

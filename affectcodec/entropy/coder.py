@@ -44,6 +44,15 @@ def least_bytes(frames: int) -> int:
     return frames // 4
 
 
+def _changes(stages: npt.NDArray[np.uint8], packet: int) -> npt.NDArray[np.bool_]:
+    """Frames ``[T]`` whose stage counts ``[G, T]`` are told, in packets of so many frames: those
+    that differ from the frame before; a packet begins at 0."""
+    before = np.zeros_like(stages)
+    before[:, 1:] = stages[:, :-1]
+    before[:, :: max(1, packet)] = 0
+    return np.any(stages != before, axis=0)
+
+
 def clip_codes(tokens: Tokens) -> tuple[list[IntArray], npt.NDArray[np.uint8]]:
     """Codes per block ``[K_b, T]`` and stage counts ``[G, T]`` of one clip.
 
@@ -92,32 +101,8 @@ class PriorCoder:
 
     def encode(self, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]) -> bytes:
         """Bytes of codes per block ``[K_b, T]`` of which frame t has ``stages[b, t]``."""
-        return self.encode_many([(codes, stages)])[0]
-
-    def encode_many(
-        self, packets: Sequence[tuple[Sequence[IntArray], npt.NDArray[np.uint8]]]
-    ) -> list[bytes]:
-        """As :meth:`encode`, of several packets in one pass of the prior."""
-        if not packets:
-            return []
-        return [
-            self._write(stages, self._changes(stages), digits, tables, present)
-            for (_, stages), (digits, tables, present) in zip(
-                packets, self._tables(packets), strict=True
-            )
-        ]
-
-    def payloads(self, tokens: Tokens, packet_frames: int = PACKET_FRAMES) -> list[bytes]:
-        """Payloads of one clip, packet by packet.
-
-        Raises:
-            ValueError: more than one clip, or tokens of another layout.
-        """
-        self.check(tokens)
-        codes, stages = clip_codes(tokens)
-        cuts = range(0, stages.shape[1], packet_frames)
-        parts = [slice(start, start + packet_frames) for start in cuts]
-        return self.encode_many([([c[:, p] for c in codes], stages[:, p]) for p in parts])
+        digits, tables, present = next(self._tables([(codes, stages)]))
+        return self._write(stages, digits, tables, present)
 
     def costs(
         self, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]
@@ -137,11 +122,12 @@ class PriorCoder:
             )
         return np.concatenate(found)
 
-    def count_bits(self, frames: int, changes: int) -> float:
-        """Bits of the stage counts of so many frames."""
+    def count_bits(self, stages: npt.NDArray[np.uint8]) -> float:
+        """Bits of the stage counts ``[G, T]`` themselves, in packets of `PACKET_FRAMES`."""
+        changed = _changes(stages, PACKET_FRAMES)
         same, other = -np.log2(_SAME / _SAME.sum())
         fresh = len(self.blocks) * np.log2(self.num_stages + 1)
-        return float(same * (frames - changes) + (other + fresh) * changes)
+        return float(np.where(changed, other + fresh, same).sum())
 
     def check(self, tokens: Tokens) -> None:
         """Refuse tokens of another layout.
@@ -188,19 +174,15 @@ class PriorCoder:
                 present,
             )
 
-    def _changes(self, stages: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        before = np.concatenate([np.zeros_like(stages[:, :1]), stages[:, :-1]], 1)
-        return np.any(stages != before, axis=0)
-
     def _write(
         self,
         stages: npt.NDArray[np.uint8],
-        changes: npt.NDArray[np.bool_],
         digits: npt.NDArray[np.uint8],
         tables: Ints,
         present: npt.NDArray[np.bool_],
     ) -> bytes:
         # One table of all symbols in their order lets the range coder take them in one call.
+        changes = _changes(stages, stages.shape[1])
         groups, width = len(stages), max(tables.shape[2], self.num_stages + 1, 2)
         rows = 1 + groups + digits.shape[1]
         odds = np.zeros((len(digits), rows, width), np.float32)
@@ -257,26 +239,27 @@ class PriorCoder:
         stages = np.zeros((len(most), frames), np.uint8)
         uniform = np.ones((1, self.num_stages + 1), np.float32)
         same, state = _SAME[None], prior.start(1)
-        here = stages[:, 0].copy()
+        here = np.zeros((len(most), 1), np.uint8)
+        present, counts = layout.present(here), layout.count_indicators(here)
         for frame in range(frames):
             if int(decoder.decode(self._family, same)[0]):
                 for block in range(len(most)):
                     here[block] = int(decoder.decode(self._family, uniform)[0])
-                if np.any(here > np.asarray(most)):
+                if np.any(here[:, 0] > np.asarray(most)):
                     raise AfcPacketError(
-                        f"packet: frame {frame} has {here.tolist()} stages, the head says at most "
-                        f"{list(most)}"
+                        f"packet: frame {frame} has {here[:, 0].tolist()} stages, the head says "
+                        f"at most {list(most)}"
                     )
-            stages[:, frame] = here
-            present = layout.present(here[:, None])[0]
-            context = prior.context(state, layout.count_indicators(here[:, None]))
+                present, counts = layout.present(here), layout.count_indicators(here)
+            stages[:, frame] = here[:, 0]
+            context = prior.context(state, counts)
             seen = np.zeros_like(context)
-            for digit in np.flatnonzero(present):
+            for digit in np.flatnonzero(present[0]):
                 table = prior.table(int(digit), context, seen)
                 odds = table[:, : layout.digit_levels[digit]].astype(np.float32)
                 value = decoder.decode(self._family, odds)
                 digits[frame, digit] = value[0]
                 seen += prior.reveal(int(digit), value)
-            shown = layout.indicators(digits[frame : frame + 1], present[None])
+            shown = layout.indicators(digits[frame : frame + 1], present)
             state = prior.step(state, shown)
         return layout.codes(digits, most), stages

@@ -126,6 +126,10 @@ class Prior:
     def _weights_of_digit(self) -> list[Floats]:
         return [np.ascontiguousarray(w.T) for w in self.weights["logit"].astype(np.float32)]
 
+    @cached_property
+    def _revealed(self) -> Ints:
+        return self._floats["before"].astype(np.int32)
+
     # ---- the recurrent state ----------------------------------------------------------------
 
     def start(self, batch: int) -> Ints:
@@ -185,8 +189,7 @@ class Prior:
 
     def reveal(self, digit: int, values: npt.NDArray[np.integer[Any]]) -> Ints:
         """What later digits see of one digit's values ``[N]``: ``[N, D * units]``."""
-        rows = self._floats["before"][self.layout.offsets[digit] + values]
-        return rows.astype(np.int32)
+        return self._revealed[self.layout.offsets[digit] + values]
 
     def _table(self, digit: int, sums: Ints) -> Ints:
         feature = np.clip(sums >> _SHIFT, 0, MAX_FEATURE).astype(np.float32)
@@ -204,9 +207,9 @@ def _frequencies() -> Ints:
     """``2**14 * 2**(-k / 16)`` rounded, from integer roots: no power function is trusted."""
     out = []
     for k in range(_FLOOR + 1):
-        # round(x**(1/16)) of x = 2**(16 * 14 - k), by Newton's method in integers, half up
+        # round(x**(1/16)) of x = 2**(16 * 14 - k), by bisection for twice the root, half up
         x, scale = 2 ** (LOGIT_STEPS * 14 - k), 2**LOGIT_STEPS
-        low, high = 0, 2**15 + 1  # twice the root
+        low, high = 0, 2**15 + 1
         while low < high - 1:
             middle = (low + high) // 2
             if middle**LOGIT_STEPS <= x * scale:

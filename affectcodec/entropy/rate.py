@@ -106,9 +106,7 @@ def payload_bits(
     coder: PriorCoder, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]
 ) -> float:
     """Bits of a clip's codes ``[K, T]`` with stage counts ``[G, T]``, to a few bits."""
-    digits = float(coder.costs(codes, stages).sum())
-    changes = int(np.any(np.diff(stages, axis=1, prepend=0), axis=0).sum())
-    return digits + coder.count_bits(stages.shape[1], changes)
+    return float(coder.costs(codes, stages).sum()) + coder.count_bits(stages)
 
 
 def encode_to_rate(
@@ -219,8 +217,7 @@ def _guess(
     step_costs: npt.NDArray[np.float64], stages: npt.NDArray[np.uint8], coder: PriorCoder
 ) -> float:
     chosen = np.take_along_axis(step_costs, stages[..., None].astype(np.int64), 2)
-    changes = int(np.any(np.diff(stages, axis=1, prepend=0), axis=0).sum())
-    return float(chosen.sum()) + coder.count_bits(stages.shape[1], changes)
+    return float(chosen.sum()) + coder.count_bits(stages)
 
 
 def with_frame_stages(tokens: Tokens, stages: npt.NDArray[np.uint8]) -> Tokens:

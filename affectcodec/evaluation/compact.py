@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import torch
 
+from affectcodec.bitstream import coded_payload_bits, write_tokens
 from affectcodec.entropy import PriorCoder, RateControl, to_rate
 from affectcodec.evaluation.alignment import SAMPLE_RATE
 from affectcodec.evaluation.baselines import Coded
@@ -56,5 +58,6 @@ class CompactCodec:
             )
             tokens = to_rate(tokens, wav, self.kbps, self.coder, self.control)
             out = self.codec.decode(tokens)
-        size = sum(map(len, self.coder.payloads(tokens)))
-        return Coded(out[0, 0].float().cpu().numpy(), 8.0 * size)
+        file = io.BytesIO()
+        write_tokens(file, tokens, coder=self.coder)
+        return Coded(out[0, 0].float().cpu().numpy(), float(coded_payload_bits(file.getvalue())))

@@ -14,8 +14,9 @@ import torch
 
 from affectcodec import AffectCodec
 from affectcodec.evaluation.store import default_cache
+from affectcodec.manifest import read_manifests
 from recipes.slm.control import continuations, control, fit_judges, held_out, shares
-from recipes.slm.data import read_clips, rvq_codec, tokenize
+from recipes.slm.data import rvq_codec, tokenize
 from recipes.slm.designs import BY_NAME, DESIGNS
 from recipes.slm.model import ModelConfig
 from recipes.slm.train import TrainPlan, measure, train
@@ -102,7 +103,9 @@ def main(
     if steps is not None:
         plan = TrainPlan(**{**vars(plan), "steps": steps})
     own = AffectCodec.from_pretrained(weights)
-    taught, asked = read_clips(manifests, "train", limit), read_clips(manifests, split, limit)
+    taught, asked = (
+        read_manifests(manifests, split=name, limit=limit) for name in ("train", split)
+    )
     chosen = [BY_NAME[name] for name in designs] or list(DESIGNS)
     codecs = {"bd-rfsq": own}
     if any(design.codec == "rvq" for design in chosen):

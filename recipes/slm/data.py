@@ -16,7 +16,7 @@ from tqdm import tqdm
 from affectcodec import AffectCodec
 from affectcodec.audio import load_audio
 from affectcodec.evaluation.alignment import active_region
-from affectcodec.manifest import Clip, read_manifest
+from affectcodec.manifest import Clip
 from affectcodec.tokens import Tokens
 from recipes.slm.designs import fit_rvq, rvq_config
 
@@ -80,26 +80,6 @@ class Corpus:
         samples = (length - 1) * codec.config.hop_length
         batch = Tokens(codes, length, samples, stages, quantizer, codec.fingerprint)
         return batch, torch.from_numpy(self.emotion[[i for i, _ in windows]])
-
-
-def read_clips(manifests: Sequence[Path], split: str, limit: int | None) -> list[Clip]:
-    """Clips of a split of all manifests that have it.
-
-    Raises:
-        ValueError: no clip at all.
-    """
-    found: list[Clip] = []
-    for manifest in manifests:
-        try:
-            found += read_manifest(manifest, split=split, limit=limit, needed=("path", "split"))
-        except ValueError as error:
-            # a list may lack a split that another has
-            if "no clip in split" not in str(error):
-                raise
-    if not found:
-        names = [str(manifest) for manifest in manifests]
-        raise ValueError(f"manifests: no clip of the split {split!r} in {names}")
-    return found
 
 
 def tokenize(clips: Sequence[Clip], codec: AffectCodec, stages: int, cache: Path) -> Corpus:
@@ -172,4 +152,4 @@ def tokens_of(corpus: Corpus, index: int, codec: AffectCodec) -> Tokens:
     return dataclasses.replace(batch)
 
 
-__all__ = ["EMOTIONS", "Corpus", "read_clips", "rvq_codec", "rvq_config", "tokenize", "tokens_of"]
+__all__ = ["EMOTIONS", "Corpus", "rvq_codec", "rvq_config", "tokenize", "tokens_of"]
