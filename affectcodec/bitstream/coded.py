@@ -8,7 +8,6 @@ byte layout is specified in docs/format.md, section "Coded packets".
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -126,8 +125,10 @@ def find_coder(header: StreamHeader, coder: CoderOrFinder | None = None) -> Payl
         raise AfcCoderError("coder: this stream's payloads are plain, it needs none")
     try:
         if coder is None:
-            # By name: the entropy package needs more than NumPy, and may be left out.
-            coder = importlib.import_module("affectcodec.entropy").find_prior
+            # Here: the entropy package builds on this one.
+            from affectcodec.entropy import find_prior
+
+            coder = find_prior
         found = coder(header.coder) if callable(coder) else coder
     except ImportError as error:
         raise AfcCoderError(

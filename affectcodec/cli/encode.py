@@ -180,14 +180,12 @@ def encode_file(task: EncodeTask) -> Done:
 
     codec = load_codec(task.weights)
     wave, rate, channels = _read(task)
-    coder: PayloadCoder | None = None
-    if task.kbps is not None:
-        from affectcodec import entropy
+    coder = load_coder(task.weights) if task.compact else None
+    if coder is not None and task.kbps is not None:
+        from affectcodec.entropy import encode_to_rate
 
-        coder = prior = entropy.load_coder(task.weights)
-        tokens = entropy.encode_to_rate(codec, wave, task.kbps, sample_rate=rate, coder=prior)
+        tokens = encode_to_rate(codec, wave, task.kbps, sample_rate=rate, coder=coder)
     else:
-        coder = load_coder(task.weights) if task.compact else None
         tokens = codec.encode(wave, rate, stages=task.stages)
     coded = io.BytesIO()
     write_tokens(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from affectcodec.bitstream import PayloadCoder
     from affectcodec.codec import AffectCodec
+    from affectcodec.entropy import PriorCoder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Stages = int | Mapping[str, int] | None
@@ -142,18 +142,19 @@ def checked_codec(weights: str | None) -> AffectCodec:
     return load_codec(weights)
 
 
-def load_coder(weights: str | None) -> PayloadCoder:
+def load_coder(weights: str | None) -> PriorCoder:
     """The entropy coder of these weights.
 
     Raises:
         CheckpointError: there is none beside them.
         ImportError: it needs a package that is not installed.
     """
-    coder: PayloadCoder = import_module("affectcodec.entropy").load_coder(weights)
-    return coder
+    from affectcodec.entropy import load_coder as load
+
+    return load(weights)
 
 
-def checked_coder(weights: str | None) -> PayloadCoder:
+def checked_coder(weights: str | None) -> PriorCoder:
     """As ``load_coder``, for the first use in a command.
 
     Raises:
@@ -170,13 +171,13 @@ def coder_finder(weights: str | None) -> Callable[[str], PayloadCoder]:
 
     def find(coder_id: str) -> PayloadCoder:
         from affectcodec.checkpoint import CheckpointError
+        from affectcodec.entropy import find_prior
 
         with suppress(CheckpointError):  # no prior beside them: it may be a shipped one
             coder = load_coder(weights)
             if coder.id == coder_id:
                 return coder
-        shipped: PayloadCoder = import_module("affectcodec.entropy").find_prior(coder_id)
-        return shipped
+        return find_prior(coder_id)
 
     return find
 

@@ -8,6 +8,7 @@ the weights. The dev split, where there is one, tells what it saves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,9 +22,10 @@ from affectcodec.codec import AffectCodec
 from affectcodec.entropy.coder import PriorCoder, clip_codes
 from affectcodec.entropy.layout import DigitLayout, IntArray
 from affectcodec.entropy.network import arrays
-from affectcodec.entropy.prior import FILE_NAME, Prior, save
+from affectcodec.entropy.prior import FILE_NAME, Prior, load, save
 from affectcodec.entropy.training import PriorFit, fit
-from affectcodec.manifest import Clip, read_manifest
+from affectcodec.evaluation.tables import table
+from affectcodec.manifest import Clip, read_manifests
 
 
 def tokens_of(codec: AffectCodec, clips: Sequence[Clip], title: str) -> list[list[IntArray]]:
@@ -36,31 +38,68 @@ def tokens_of(codec: AffectCodec, clips: Sequence[Clip], title: str) -> list[lis
     return found
 
 
-def rates(
+@dataclass(frozen=True)
+class StageCost:
+    """What stages cost, mean over frames.
+
+    Attributes:
+        stages: of every block.
+        plain, coded: kbit/s of so many, as codes and entropy coded; packets' restarts are in,
+            stage counts are not.
+        last: bits a frame of the last of these stages, block by block.
+    """
+
+    stages: int
+    plain: float
+    coded: float
+    last: tuple[float, ...]
+
+
+def stage_costs(
     coder: PriorCoder, clips: Sequence[Sequence[IntArray]], frame_rate: float
-) -> list[tuple[int, float, float]]:
-    """Of each stage count: plain and entropy-coded kbit/s, packets' restarts included."""
+) -> list[StageCost]:
+    """Costs of clips' codes per block ``[K, T]`` at each stage count."""
     layout, rows = coder.prior.layout, []
     plain = sum(np.log2(np.prod(levels)) for levels in layout.levels)
     frames = sum(clip[0].shape[1] for clip in clips)
     for count in range(1, layout.num_stages + 1):
-        bits = 0.0
+        bits = np.zeros(layout.num_digits)
         for clip in clips:
             stages = np.full((len(layout.names), clip[0].shape[1]), count, np.uint8)
-            bits += coder.costs(clip, stages).sum()
-        rows.append((count, count * plain * frame_rate / 1000, bits / frames * frame_rate / 1000))
+            bits += coder.costs(clip, stages).sum(0)
+        bits /= frames
+        newest = layout.stage_of == count - 1
+        rows.append(
+            StageCost(
+                count,
+                count * plain * frame_rate / 1000,
+                bits.sum() * frame_rate / 1000,
+                tuple(
+                    float(bits[newest & (layout.block_of == block)].sum())
+                    for block in range(len(layout.names))
+                ),
+            )
+        )
     return rows
 
 
-def _clips(manifests: Sequence[Path], split: str, limit: int | None) -> list[Clip]:
-    found: list[Clip] = []
-    for manifest in manifests:
-        try:
-            found += read_manifest(manifest, split=split, limit=limit, needed=("path", "split"))
-        except ValueError as error:
-            if "no clip in split" not in str(error):  # a list may lack a split
-                raise
-    return found
+def markdown(rows: Sequence[StageCost], names: Sequence[str]) -> str:
+    """A row a stage count."""
+    head = ["stages", "kbit/s, plain", "kbit/s, entropy coded", "of it"]
+    head += [f"{name}: bits of the last stage" for name in names]
+    return table(
+        head,
+        [
+            [
+                str(row.stages),
+                f"{row.plain:.2f}",
+                f"{row.coded:.2f}",
+                f"{row.coded / row.plain:.0%}",
+                *(f"{bits:.1f}" for bits in row.last),
+            ]
+            for row in rows
+        ],
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,6 +119,12 @@ def _clips(manifests: Sequence[Path], split: str, limit: int | None) -> list[Cli
 @click.option("--limit", type=click.IntRange(min=1), help="Clips of each manifest and split.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=1, show_default=True, help="Threads of PyTorch.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a prior that is there. Files that were coded with it can then not be read.",
+)
+@click.option("--score", is_flag=True, help="Fit nothing: what does the prior that is there save?")
 def main(
     manifests: tuple[Path, ...],
     weights: str | None,
@@ -88,19 +133,43 @@ def main(
     limit: int | None,
     seed: int,
     threads: int,
+    overwrite: bool,
+    score: bool,
 ) -> None:
-    """Fit the prior of a codec's tokens on the train split of MANIFESTS."""
+    """Fit the prior of a codec's tokens on the train split of MANIFESTS.
+
+    Then, or with --score at once, a table of what it saves on their dev split.
+    """
     torch.set_num_threads(threads)
     folder = out or checkpoint.resolve(weights)
+    path = folder / FILE_NAME
+    if path.exists() and not (overwrite or score):
+        raise click.ClickException(
+            f"out: {path} is there, and files coded with it need it; give another folder with "
+            "--out, or replace it with --overwrite"
+        )
     codec = AffectCodec.from_pretrained(weights)
+    try:
+        if not score:
+            clips = read_manifests(manifests, split="train", limit=limit)
+            save_fitted(folder, codec, tokens_of(codec, clips, "tokens"), steps, seed)
+            click.echo(f"{path}: prior {load(folder).id}\n")
+        coder = PriorCoder(load(folder))
+        clips = read_manifests(manifests, split="dev", limit=limit)
+    except (ValueError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    found = stage_costs(coder, tokens_of(codec, clips, "dev"), codec.config.frame_rate)
+    click.echo(markdown(found, codec.config.quantizer.names))
+
+
+def save_fitted(
+    folder: Path, codec: AffectCodec, clips: Sequence[Sequence[IntArray]], steps: int, seed: int
+) -> None:
+    """Fit a prior to codes per block ``[K, T]`` of clips, and write it."""
     quantizer = codec.config.quantizer
     layout = DigitLayout(
         quantizer.names, tuple(block.levels for block in quantizer.blocks), quantizer.num_stages
     )
-    clips = tokens_of(codec, _clips(manifests, "train", limit), "tokens")
-    if not clips:
-        raise click.ClickException(f"manifests: no clip of the train split in {list(manifests)}")
-    held = tokens_of(codec, _clips(manifests, "dev", limit), "tokens, dev")
     with tqdm(total=steps, desc="fit", unit="step", disable=None) as bar:
 
         def report(step: int, bits: float) -> None:
@@ -108,16 +177,8 @@ def main(
             bar.set_postfix_str(f"{bits:.3f} bits a digit", refresh=False)
 
         network = fit(layout, clips, PriorFit(steps=steps, seed=seed), report)
-    prior = Prior(layout, arrays(network))
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder, prior)
-    click.echo(f"{folder / FILE_NAME}: prior {prior.id}")
-    if held:
-        click.echo(
-            "\n| stages | kbit/s, plain | kbit/s, entropy coded | of it |\n|---|---|---|---|"
-        )
-        for count, plain, coded in rates(PriorCoder(prior), held, codec.config.frame_rate):
-            click.echo(f"| {count} | {plain:.2f} | {coded:.2f} | {coded / plain:.0%} |")
+    save(folder, Prior(layout, arrays(network)))
 
 
 if __name__ == "__main__":
