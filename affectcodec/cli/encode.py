@@ -66,8 +66,8 @@ class EncodeTask:
     "--compact",
     is_flag=True,
     help="Entropy-code the tokens. With --kbps, as many stages where there is speech as that rate "
-    "then allows: at 1.5 the sound of about 2.5 kbit/s. With --stages, the same tokens in about "
-    "60 % of the bits. Takes longer.",
+    "then allows: at 1.5 the sound of about 2.5 kbit/s. With --stages, the same tokens in 60 to "
+    "71 % of the bits. Takes longer.",
 )
 @click.option(
     "--raw-rate",

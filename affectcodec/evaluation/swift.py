@@ -11,8 +11,8 @@ import numpy as np
 SAMPLE_RATE = 16000
 HOP = 80  # 5 ms; the network itself has a frame each 16 ms
 VOICED = 0.5  # the network's confidence is calibrated to this
-# The network hears level: 40 dB down it calls a third of the frames unvoiced that it had called
-# voiced. Every wave is therefore brought to -26 dB, the level at which speech codecs are tested.
+# The network hears level: the softer a wave, the fewer frames it calls voiced. Every wave is
+# therefore brought to -26 dB, the level at which speech codecs are tested.
 LEVEL_DB = -26.0
 
 
