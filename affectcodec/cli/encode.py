@@ -182,9 +182,13 @@ def encode_file(task: EncodeTask) -> Done:
     wave, rate, channels = _read(task)
     coder = load_coder(task.weights) if task.compact else None
     if coder is not None and task.kbps is not None:
-        from affectcodec.entropy import encode_to_rate
+        from affectcodec.entropy.coder import PACKET_FRAMES
+        from affectcodec.entropy.rate import encode_to_rate
 
-        tokens = encode_to_rate(codec, wave, task.kbps, sample_rate=rate, coder=coder)
+        packet = task.frames_per_packet or PACKET_FRAMES
+        tokens = encode_to_rate(
+            codec, wave, task.kbps, sample_rate=rate, coder=coder, packet_frames=packet
+        )
     else:
         tokens = codec.encode(wave, rate, stages=task.stages)
     coded = io.BytesIO()
@@ -201,16 +205,23 @@ def encode_file(task: EncodeTask) -> Done:
             path.write_bytes(data)
     seconds = len(wave) / rate
     kbps = f"{tokens.kbps:.3g} kbit/s"
+    notes = [f"{channels} channels mixed to mono"] if channels > 1 else []
     if task.compact and seconds:
-        coded_kbps = f"{coded_payload_bits(data) / seconds / 1000:.3g} kbit/s"
-        kbps = coded_kbps if task.kbps is not None else f"{kbps} coded as {coded_kbps}"
+        real = coded_payload_bits(data) / seconds / 1000
+        kbps = (
+            f"{real:.3g} kbit/s" if task.kbps is not None else f"{kbps} coded as {real:.3g} kbit/s"
+        )
+        if task.kbps is not None and max(tokens.stages.values()) == 1 and real > task.kbps:
+            notes.append(
+                f"one stage, the least, takes more than the {task.kbps:g} kbit/s asked for"
+            )
     target = "standard output" if task.target == STREAM else task.target
     return Done(
         text=f"{task.name} -> {target}: {seconds:.2f} s, {kbps}, "
         f"{len(data)} bytes ({len(data) * 8 / seconds / 1000:.2f} kbit/s with the container)",
         seconds=seconds,
         size=len(data),
-        notes=(f"{channels} channels mixed to mono",) if channels > 1 else (),
+        notes=tuple(notes),
         data=data if task.target == STREAM else b"",
     )
 

@@ -105,13 +105,16 @@ class PriorCoder:
         return self._write(stages, digits, tables, present)
 
     def costs(
-        self, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]
+        self,
+        codes: Sequence[IntArray],
+        stages: npt.NDArray[np.uint8],
+        packet_frames: int = PACKET_FRAMES,
     ) -> npt.NDArray[np.float64]:
-        """Bits of each digit ``[T, D]`` in packets of `PACKET_FRAMES`, 0 where absent."""
+        """Bits of each digit ``[T, D]``, in packets of so many frames; 0 where absent."""
         found = []
-        cuts = range(0, max(1, stages.shape[1]), PACKET_FRAMES)
+        cuts = range(0, max(1, stages.shape[1]), packet_frames)
         packets = [
-            ([c[:, a : a + PACKET_FRAMES] for c in codes], stages[:, a : a + PACKET_FRAMES])
+            ([c[:, a : a + packet_frames] for c in codes], stages[:, a : a + packet_frames])
             for a in cuts
         ]
         for digits, tables, present in self._tables(packets):
@@ -122,9 +125,11 @@ class PriorCoder:
             )
         return np.concatenate(found)
 
-    def count_bits(self, stages: npt.NDArray[np.uint8]) -> float:
-        """Bits of the stage counts ``[G, T]`` themselves, in packets of `PACKET_FRAMES`."""
-        changed = _changes(stages, PACKET_FRAMES)
+    def count_bits(
+        self, stages: npt.NDArray[np.uint8], packet_frames: int = PACKET_FRAMES
+    ) -> float:
+        """Bits of the stage counts ``[G, T]`` themselves, in packets of so many frames."""
+        changed = _changes(stages, packet_frames)
         same, other = -np.log2(_SAME / _SAME.sum())
         fresh = len(self.blocks) * np.log2(self.num_stages + 1)
         return float(np.where(changed, other + fresh, same).sum())

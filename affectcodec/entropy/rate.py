@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from affectcodec.audio import resample
-from affectcodec.entropy.coder import PriorCoder, clip_codes
+from affectcodec.entropy.coder import PACKET_FRAMES, PriorCoder, clip_codes
 from affectcodec.entropy.layout import IntArray
 from affectcodec.tokens.batch import Tokens
 
@@ -103,10 +103,14 @@ def plan(
 
 
 def payload_bits(
-    coder: PriorCoder, codes: Sequence[IntArray], stages: npt.NDArray[np.uint8]
+    coder: PriorCoder,
+    codes: Sequence[IntArray],
+    stages: npt.NDArray[np.uint8],
+    packet_frames: int = PACKET_FRAMES,
 ) -> float:
-    """Bits of a clip's codes ``[K, T]`` with stage counts ``[G, T]``, to a few bits."""
-    return float(coder.costs(codes, stages).sum()) + coder.count_bits(stages)
+    """Bits of a clip's codes ``[K, T]`` with stage counts ``[G, T]``, to a few bits a packet."""
+    digits = float(coder.costs(codes, stages, packet_frames).sum())
+    return digits + coder.count_bits(stages, packet_frames)
 
 
 def encode_to_rate(
@@ -117,6 +121,7 @@ def encode_to_rate(
     sample_rate: int = 16000,
     coder: PriorCoder,
     control: RateControl = _DEFAULT,
+    packet_frames: int = PACKET_FRAMES,
 ) -> Tokens:
     """Tokens of one clip whose entropy-coded form has a bit rate, see :func:`to_rate`.
 
@@ -127,6 +132,7 @@ def encode_to_rate(
         sample_rate: in Hz; anything but the codec's own rate is resampled.
         coder: entropy coder that fits the codec.
         control: how bits are shared out.
+        packet_frames: frames of the packets that will be written; the prior starts anew in each.
 
     Raises:
         ValueError: as of `AffectCodec.encode`, and on more than one clip.
@@ -138,7 +144,7 @@ def encode_to_rate(
     tokens = codec.encode(samples, sample_rate)  # refuses what is no audio
     if sample_rate != codec.config.sample_rate:
         samples = resample(samples, sample_rate, codec.config.sample_rate)
-    return to_rate(tokens, samples, kbps, coder, control)
+    return to_rate(tokens, samples, kbps, coder, control, packet_frames)
 
 
 def to_rate(
@@ -147,6 +153,7 @@ def to_rate(
     kbps: float,
     coder: PriorCoder,
     control: RateControl = _DEFAULT,
+    packet_frames: int = PACKET_FRAMES,
 ) -> Tokens:
     """Tokens of one clip with stage counts by frame, whose entropy-coded form has this rate.
 
@@ -157,6 +164,7 @@ def to_rate(
             costs more gets one stage.
         coder: the entropy coder that will write the tokens.
         control: how bits are shared out.
+        packet_frames: frames of the packets that will be written; the prior starts anew in each.
 
     Returns:
         Tokens with ``frame_stages``, at that rate or below it, give or take some bytes a packet.
@@ -172,7 +180,7 @@ def to_rate(
     steps = ladder(min(tokens.stages.values()), len(names), control.lead)
     levels = frame_levels(wav, tokens.hop_length, frames, control.block_frames)
     budget = kbps * 1000 * float(tokens.duration[0])
-    step_costs = _step_costs(coder, codes, steps)
+    step_costs = _step_costs(coder, codes, steps, packet_frames)
     fewest = plan(levels, 0.0, steps, control)
     best, ratio = fewest, 1.0
     for _ in range(_PASSES):
@@ -182,12 +190,12 @@ def to_rate(
         for _ in range(_SEARCH):
             middle = (low + high) / 2
             tried = plan(levels, middle, steps, control)
-            cost = _guess(step_costs, tried, coder)
+            cost = _guess(step_costs, tried, coder, packet_frames)
             if cost * ratio <= budget:
                 low, stages, guess = middle, tried, cost
             else:
                 high = middle
-        real = payload_bits(coder, codes, stages)
+        real = payload_bits(coder, codes, stages, packet_frames)
         if real <= budget and stages.sum() >= best.sum():
             best = stages
         if not guess or 0.99 * budget <= real <= budget:
@@ -198,13 +206,16 @@ def to_rate(
 
 
 def _step_costs(
-    coder: PriorCoder, codes: Sequence[IntArray], steps: npt.NDArray[np.uint8]
+    coder: PriorCoder,
+    codes: Sequence[IntArray],
+    steps: npt.NDArray[np.uint8],
+    packet_frames: int,
 ) -> npt.NDArray[np.float64]:
     """Bits ``[G, T, K + 1]`` of the first k stages of each block and frame, all being present."""
     layout = coder.prior.layout
     frames, most = codes[0].shape[1], int(steps.max())
     full = np.full((len(codes), frames), most, np.uint8)
-    costs = coder.costs(codes, full)
+    costs = coder.costs(codes, full, packet_frames)
     out = np.zeros((len(codes), frames, most + 1))
     for block in range(len(codes)):
         for stage in range(most):
@@ -214,10 +225,13 @@ def _step_costs(
 
 
 def _guess(
-    step_costs: npt.NDArray[np.float64], stages: npt.NDArray[np.uint8], coder: PriorCoder
+    step_costs: npt.NDArray[np.float64],
+    stages: npt.NDArray[np.uint8],
+    coder: PriorCoder,
+    packet_frames: int,
 ) -> float:
     chosen = np.take_along_axis(step_costs, stages[..., None].astype(np.int64), 2)
-    return float(chosen.sum()) + coder.count_bits(stages)
+    return float(chosen.sum()) + coder.count_bits(stages, packet_frames)
 
 
 def with_frame_stages(tokens: Tokens, stages: npt.NDArray[np.uint8]) -> Tokens:

@@ -139,3 +139,5 @@ def test_a_rate_with_the_shipped_coder(run, tmp_path):
     assert f"{kbps:.3g} kbit/s," in done.stderr
     assert run("decode", target, wave).exit_code == 0
     assert wave.stat().st_size > 2 * int(tokens.num_samples[0])
+    done = run("encode", source, target, "--compact", "--kbps", 0.2, "--overwrite")
+    assert done.exit_code == 0 and "one stage, the least, takes more than the 0.2" in done.stderr

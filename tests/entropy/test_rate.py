@@ -64,6 +64,16 @@ def test_the_payload_has_the_rate(coder, kbps):
     assert 0.88 * kbps < _kbps(found, coder) <= kbps + 0.01
 
 
+def test_short_packets_are_reckoned_with(coder):
+    tokens, wav = _clip(401)
+    found = to_rate(tokens, wav, 0.7, coder, packet_frames=20)
+    file = io.BytesIO()
+    write_tokens(file, found, coder=coder, frames_per_packet=20)
+    kbps = coded_payload_bits(file.getvalue()) / float(tokens.duration[0]) / 1000
+    assert 0.6 < kbps < 0.74  # 20 packets, some bytes each
+    assert clip_codes(found)[1].sum() < clip_codes(to_rate(tokens, wav, 0.7, coder))[1].sum()
+
+
 def test_more_bits_never_mean_fewer_stages(coder):
     tokens, wav = _clip(201)
     before = np.zeros(201)
