@@ -155,26 +155,35 @@ def markdown(
         if lines:
             parts.append(table(["kept, difference (paired)", "", ""], lines))
     if leakage:
-        parts.append("## Leakage of the emotion tokens")
+        parts.append("## Leakage of the emotion tokens, all stages")
         lines = [
             [
                 f"`{label}`",
-                number(own["r2"]["log-mel"], 3),
+                number(own["r2"]["detail"], 3),
                 number(own["r2"]["shape"], 3),
+                number(own["r2"]["log-mel"], 3),
                 number(own["uar"], 3),
             ]
             for label, own in leakage.items()
         ]
+        prosody = next(iter(leakage.values())).get("prosody", {})
+        said = [number(prosody.get(target), 3) for target in ("detail", "shape", "log-mel")]
+        lines.append(["true prosody", *said, "-"])
         parts.append(
             table(
                 [
                     "run",
-                    "R2 of log-mel from emotion tokens",
-                    "R2 of its shape",
+                    "R2 of spectral detail from emotion tokens",
+                    "of log-mel without its level",
+                    "of log-mel",
                     "UAR from acoustic tokens",
                 ],
                 lines,
             )
+        )
+        parts.append(
+            "Detail is the log-mel spectrum less what energy, voicing and F0 of the original explain "
+            "of it (the last row): those are taught to the emotion block."
         )
     parts.append("## Other figures")
     columns = [*SHOWN, *(["wer"] if any("wer" in m for m in compared["metrics"].values()) else [])]

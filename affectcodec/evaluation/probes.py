@@ -5,9 +5,12 @@
     emotion from acoustic tokens     logistic regression on clip statistics of the digits: UAR
 
 and both the other way round, so that a figure has its counterpart. Probes learn on the training
-speakers and are scored on speakers they never saw. The level of a frame is something that the
-emotion block is meant to carry: `shape` is the log-mel spectrum less its mean over bands, and the
-figure to look at for leakage of phonetic detail.
+speakers and are scored on speakers they never saw.
+
+Prosody is what the emotion block is taught, and prosody says much about a spectrum: level moves all
+bands, voicing tilts them. So the log-mel spectrum has two companions: `shape`, less its mean over
+bands, and `detail`, less all that energy, voicing and F0 of the original explain of it. `detail` is
+phonetic: the figure to look at for leakage. What prosody itself explains stands beside the blocks.
 
 With them come the bits that each digit really uses, and the isolation check of the quantizer.
 """
@@ -15,7 +18,7 @@ With them come the bits that each digit really uses, and the isolation check of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,8 @@ from affectcodec.nn.diagnostics import isolation_report, usage_report
 from affectcodec.ops import fsq
 from affectcodec.tokens import Tokens
 
-TARGETS = ("log-mel", "shape", "f0", "voicing", "energy")
+TARGETS = ("log-mel", "shape", "detail", "f0", "voicing", "energy")
+PROSODY = "prosody"
 RIDGE = 1e-3
 _FLOOR = 1e-8
 _PROBE = Judge("probe", "logistic regression", "digits", "lr", (0.001, 0.003, 0.01, 0.03, 0.1))
@@ -45,6 +49,7 @@ class Probed:
         clip: which.
         digits: block -> values in -1..1, float32 `[frames, stages * dims]`.
         targets: target -> float64 `[frames, width]`; NaN where undefined (F0 of unvoiced frames).
+            `detail` depends on other clips, too: see `without_prosody`.
         active: bool `[frames]`, where the original speaks.
     """
 
@@ -105,21 +110,40 @@ def stages_at(codec: Any, kbps: float) -> int:
     return min(max(1, round(kbps / each)), config.quantizer.num_stages)
 
 
-def look_at(codec: Any, clip: Clip, stages: Any = None) -> tuple[Probed, Tokens]:
-    """Encodes a clip (whole rate, or `stages`) and gathers what the probes need."""
+@dataclass(frozen=True)
+class Heard:
+    """What probes need of a recording, whatever codes it: samples, targets, where it speaks."""
+
+    wav: np.ndarray
+    targets: dict[str, np.ndarray]
+    active: np.ndarray
+
+
+def hear(clip: Clip, hop: int = 320) -> Heard:
+    """Reads a clip, and its targets at frames of `hop` samples at 16 kHz."""
     wav = load_clip(clip)
+    return Heard(wav, *frame_targets(wav, -(-len(wav) // hop) + 1, hop))
+
+
+def look_at(
+    codec: Any, clip: Clip, stages: Any = None, heard: Heard | None = None
+) -> tuple[Probed, Tokens]:
+    """Encodes a clip (whole rate, or `stages`) and gathers what the probes need.
+
+    Args:
+        heard: what `hear` gave for the clip, to look at it with several codecs.
+    """
+    heard = heard or hear(clip, codec.config.hop_length)
     with torch.inference_mode():
-        tokens = codec.encode(torch.from_numpy(wav), stages=stages)
+        tokens = codec.encode(torch.from_numpy(heard.wav), stages=stages)
     digits = digit_values(tokens)
-    frames = int(tokens.lengths[0])
-    targets, active = frame_targets(wav, frames, tokens.hop_length)
-    count = min(frames, len(active))
+    count = min(int(tokens.lengths[0]), len(heard.active), len(heard.targets["log-mel"]))
     return (
         Probed(
             clip,
             {name: values[:count] for name, values in digits.items()},
-            {name: values[:count] for name, values in targets.items()},
-            active[:count],
+            {name: values[:count] for name, values in heard.targets.items()},
+            heard.active[:count],
         ),
         tokens,
     )
@@ -178,17 +202,22 @@ def _usable(probed: Probed, target: str) -> np.ndarray:
     return probed.active & np.isfinite(probed.targets[target]).all(axis=1)
 
 
-def regress(train: Sequence[Probed], test: Sequence[Probed], block: str, target: str) -> float:
-    """R2 of a target from the digits of a block in the same frame, on the test clips."""
+def _learn(train: Sequence[Probed], block: str, target: str) -> np.ndarray | None:
+    """Weights of a target by the digits of a block; None without a frame to learn from."""
     ridge: Ridge | None = None
     for probed in train:
         rows = _usable(probed, target)
         x, y = probed.digits[block][rows], probed.targets[target][rows]
         ridge = ridge or Ridge(x.shape[1], y.shape[1])
         ridge.add(x, y)
-    if ridge is None or not ridge.count:
+    return ridge.solve() if ridge is not None and ridge.count else None
+
+
+def regress(train: Sequence[Probed], test: Sequence[Probed], block: str, target: str) -> float:
+    """R2 of a target from the digits of a block in the same frame, on the test clips."""
+    weights, score = _learn(train, block, target), RSquared()
+    if weights is None:
         return float("nan")
-    weights, score = ridge.solve(), RSquared()
     for probed in test:
         rows = _usable(probed, target)
         x, y = probed.digits[block][rows], probed.targets[target][rows]
@@ -229,14 +258,50 @@ def recognise(train: Sequence[Probed], test: Sequence[Probed], block: str) -> tu
     return uar(truth, judge.decide(features(asked)), len(judge.classes)), len(judge.classes)
 
 
+def prosody_features(targets: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What a line may use of energy, voicing and F0: them, their squares and products, in a frame
+    and its two neighbours. `[frames, 21]`; an F0 that is not there counts as 0."""
+    energy, voicing = targets["energy"], targets["voicing"]
+    pitch = voicing * np.nan_to_num(targets["f0"] - np.log(160.0))
+    own = [energy, voicing, pitch, energy**2, pitch**2, energy * voicing, energy * pitch]
+    padded = np.pad(np.concatenate(own, axis=1), ((1, 1), (0, 0)), mode="edge")
+    return np.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1)
+
+
+def without_prosody(
+    train: Sequence[Probed], test: Sequence[Probed]
+) -> tuple[list[Probed], list[Probed]]:
+    """The same clips with the target `detail` `[frames, 80]`: the log-mel spectrum less what ridge
+    regression from the prosody of the training clips makes of it; and `prosody` as a block."""
+    both = [
+        [replace(p, digits={**p.digits, PROSODY: prosody_features(p.targets)}) for p in some]
+        for some in (train, test)
+    ]
+    weights = _learn(both[0], PROSODY, "log-mel")
+    for some in both:
+        for i, p in enumerate(some):
+            if weights is None:
+                detail = np.full_like(p.targets["log-mel"], np.nan)
+            else:
+                said = p.digits[PROSODY] @ weights[:-1] + weights[-1]
+                detail = p.targets["log-mel"] - said
+            some[i] = replace(p, targets={**p.targets, "detail": detail})
+    return both[0], both[1]
+
+
 def probe(train: Sequence[Probed], test: Sequence[Probed], blocks: Sequence[str]) -> dict[str, Any]:
     """All probes: `{"r2": {block: {target: R2}}, "uar": {dataset: {block: UAR}, ...}}`.
 
-    Emotion is probed in each dataset that has three labels or more and two training speakers.
+    Beside the blocks, `prosody`: R2 of the spectrum from the prosody of the original. Emotion is
+    probed in each dataset that has three labels or more and two training speakers.
     """
+    train, test = without_prosody(train, test)
     r2 = {
         block: {target: regress(train, test, block, target) for target in TARGETS}
         for block in blocks
+    }
+    r2[PROSODY] = {
+        target: regress(train, test, PROSODY, target) for target in ("log-mel", "shape", "detail")
     }
     recall: dict[str, Any] = {}
     for dataset in sorted({probed.clip.dataset for probed in train}):
@@ -286,9 +351,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     """One table for the probes and one for the bits, and the isolation check."""
     from affectcodec.evaluation.tables import number, table
 
-    blocks = list(results["r2"])
+    blocks = [block for block in results["r2"] if block != PROSODY]
     lines = [
-        [f"R2 of {target}", *(number(results["r2"][block][target], 3) for block in blocks)]
+        [
+            f"R2 of {target}",
+            *(number(results["r2"][block].get(target), 3) for block in (*blocks, PROSODY)),
+        ]
         for target in TARGETS
     ]
     for dataset, found in results["uar"].items():
@@ -297,6 +365,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             [
                 f"UAR of emotion, {dataset} (chance {chance:.2f}, {found['clips']} clips)",
                 *(number(found["blocks"][block], 3) for block in blocks),
+                "-",
             ]
         )
     facts = results["quantizer"]
@@ -304,17 +373,18 @@ def markdown(results: Mapping[str, Any]) -> str:
         [
             "bits used a frame",
             *(f"{facts['bits'][b]['used']:.1f} of {facts['bits'][b]['of']:.0f}" for b in blocks),
+            "-",
         ]
     )
     isolated = "yes, to the last bit" if facts["isolated"] else "no"
-    lines.append(["isolated from the other blocks", *([isolated] * len(blocks))])
+    lines.append(["isolated from the other blocks", *([isolated] * len(blocks)), "-"])
     parts = [
         "# Leakage probes",
         f"```\n{results['command']}\n```",
         f"Learned on {results['train_clips']} clips of {results['train_speakers']} speakers, "
         f"scored on {results['clips']} clips of {results['speakers']} other speakers, "
         f"{results['frames']} frames; at {results['kbps']:.2f} kbit/s.",
-        table(["from the tokens of", *(f"`{block}`" for block in blocks)], lines),
+        table(["from the tokens of", *(f"`{block}`" for block in blocks), "true prosody"], lines),
     ]
     if facts["leaks"]:
         parts.append("Leaks: " + "; ".join(facts["leaks"]))
@@ -328,7 +398,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts.append(table(header, rows))
     parts.append(
         "R2: ridge regression from the digits of the same frame, active frames only, mean over "
-        "outputs; shape is the log-mel spectrum less its mean over bands. UAR: logistic regression "
+        "outputs; shape is the log-mel spectrum less its mean over bands, detail less what energy, "
+        "voicing and F0 of the original explain of it (true prosody). UAR: logistic regression "
         "on mean, deviation and mean change of the digits over the clip."
     )
     return "\n\n".join(parts) + "\n"

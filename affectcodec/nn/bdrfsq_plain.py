@@ -38,9 +38,16 @@ class BlockQuantizer(nn.Module):
         self.c = nn.Parameter(torch.zeros(num_stages, dim))
         self.O = nn.Parameter(torch.stack(frames).transpose(1, 2).contiguous())
         self.e = nn.Parameter(torch.zeros(num_stages, width))
+        self.scale_logit = nn.Parameter(torch.empty(num_stages, dim))
+        self.shift = nn.Parameter(torch.empty(num_stages, dim))
+        self.reset_affine()
+
+    @torch.no_grad()
+    def reset_affine(self) -> None:
+        """``s = 1`` and ``b = 0``."""
         one = math.log(math.expm1(1 - SCALE_EPSILON))  # softplus(one) + epsilon == 1
-        self.scale_logit = nn.Parameter(torch.full((num_stages, dim), one))
-        self.shift = nn.Parameter(torch.zeros(num_stages, dim))
+        self.scale_logit.fill_(one)
+        self.shift.zero_()
 
     @staticmethod
     def _orthonormal(dim: int, width: int) -> Tensor:

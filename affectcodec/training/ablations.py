@@ -23,31 +23,24 @@ def ablations(base: TrainConfig) -> dict[str, TrainConfig]:
     """The runs of the published ablation (arXiv 2605.23373, table of components), by name.
 
     All have one seed, data, schedule, and bits; blocks never draw stage counts apart, which the
-    baselines cannot do. A multi-rate run decodes every clip at each rate, and its batch is smaller
-    by as many times, so that all runs decode the same seconds of audio.
+    baselines cannot do. All decode every clip once: a multi-rate run at one of its rates, drawn
+    evenly, with prosody and affect told at all of them from the same pass.
 
     - ``rvq``: residual vector quantization, no conditioning, one rate a clip.
     - ``rfsq``: residual FSQ with dense projections.
     - ``bd-rfsq``: blocks.
-    - ``bd-rfsq+mrt``: and several rates from one pass.
+    - ``bd-rfsq+mrt``: and several rates from one pass, those of ``base`` or 2, 4 and 8 stages.
     - ``bd-rfsq+mrt+cem``: and conditioning at the time scales of ``base``, or at all three.
-
-    Raises:
-        ValueError: if the batch cannot be divided by the number of rates.
     """
-    rates = base.rates or tuple(
+    rates = base.told_rates or tuple(
         rate for rate in (2, 4, 8) if rate <= base.codec.quantizer.num_stages
     )
-    if base.batch_size % len(rates):
-        raise ValueError(
-            f"batch_size: {base.batch_size} crops cannot be divided by {len(rates)} rates {rates}; "
-            f"wanted a multiple of {len(rates)}"
-        )
     scales = base.codec.network.conditioning or ("frame", "segment", "utterance")
-    plain = dataclasses.replace(base, independent_stages=0.0, rates=())
+    plain = dataclasses.replace(base, independent_stages=0.0, rates=(), told_rates=())
     plain = _with_network(plain, conditioning=(), encoder_conditioning=())
     blocks = _with_quantizer(plain, kind="bd-rfsq", codebooks=())
-    several = dataclasses.replace(blocks, rates=rates, batch_size=base.batch_size // len(rates))
+    even = tuple(1.0 / len(rates) for _ in rates)
+    several = dataclasses.replace(blocks, told_rates=rates, stage_choices=rates, stage_weights=even)
     return {
         "rvq": _with_quantizer(plain, kind="rvq"),
         "rfsq": _with_quantizer(plain, kind="rfsq", codebooks=()),

@@ -223,6 +223,11 @@ class TrainConfig:
         true_f0_share: share of clips whose source is driven by the true F0.
         rates: stage counts at which every clip is decoded, all from one pass of the quantizer (the
             multi-rate loss, e.g. ``(2, 4, 8)``); in place of the drawn counts.
+        told_rates: stage counts at which the tokens of every clip must tell prosody and affect,
+            from the same pass, whatever is decoded; in place of the drawn counts. Costs a tenth of
+            decoding at one more count.
+        quantizer_warmup: steps in which latents pass the quantizer by; then its projections start
+            from the latents of one batch (`nn.quantizer_start`). A codebook starts by itself.
         balance: make the weights of the losses on the decoded wave shares of its gradient.
         emotion_gradient: share of the reconstruction gradient that reaches the emotion block.
         dataset_weights: odds of each corpus; if any is named, the others are not drawn.
@@ -259,6 +264,8 @@ class TrainConfig:
     independent_stages: float = 0.1
     true_f0_share: float = 0.5
     rates: tuple[int, ...] = ()
+    told_rates: tuple[int, ...] = ()
+    quantizer_warmup: int = 0
     balance: bool = False
     emotion_gradient: float = 0.1
     dataset_weights: Mapping[str, float] = field(default_factory=dict)
@@ -312,7 +319,16 @@ class TrainConfig:
                 f"TrainConfig: stage_choices and stage_weights must have equal lengths, got "
                 f"{len(self.stage_choices)} and {len(self.stage_weights)}"
             )
-        for name in ("stage_choices", "rates"):
+        if self.quantizer_warmup < 0:
+            raise ValueError(
+                f"TrainConfig: quantizer_warmup must be 0 or more, got {self.quantizer_warmup}"
+            )
+        if self.quantizer_warmup and (self.scale.shard or "quantizer" in self.frozen):
+            raise ValueError(
+                "TrainConfig: quantizer_warmup sets the quantizer's weights anew, and cannot with "
+                "scale.shard or a frozen quantizer; set quantizer_warmup=0"
+            )
+        for name in ("stage_choices", "rates", "told_rates"):
             for count in getattr(self, name):
                 if not 1 <= count <= self.codec.quantizer.num_stages:
                     raise ValueError(
@@ -354,6 +370,7 @@ class TrainConfig:
             "level_range_db",
             "frozen",
             "rates",
+            "told_rates",
         ):
             if name in values:
                 values[name] = tuple(values[name])

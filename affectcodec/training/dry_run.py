@@ -235,7 +235,12 @@ def _measure(trainer: Trainer, crops: int, frames: int) -> _Point:
         for t in (*module.parameters(), *module.buffers())
     }
     with FlopCounterMode(display=False) as counter, kept_for_backward(known) as found:
-        decoded, told, _ = trainer.objective.decode(batch, trainer.codec, trainer.config.rates)
+        decoded, told, _ = trainer.objective.decode(
+            batch,
+            trainer.codec,
+            trainer.config.rates,
+            told_rates=trainer.config.told_rates,
+        )
         heard, _ = trainer.objective.heard(decoded.wav, decoded.batch, 0)
         sums = [torch.stack(list(terms.values())).sum() for terms in (heard, told)]
         if trainer.adversary is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from affectcodec.codec import AffectCodec
+from affectcodec.nn.bdrfsq import BDRFSQOutput
 from affectcodec.training.batches import Batch
 from affectcodec.training.config import TrainConfig
 from affectcodec.training.leakage import LogMel, block_values, linear_r2
@@ -108,23 +109,30 @@ class Objective:
     # -- what tokens tell -----------------------------------------------------------------------
 
     def decode(
-        self, batch: Batch, codec: AffectCodec, rates: tuple[int, ...] = ()
+        self,
+        batch: Batch,
+        codec: AffectCodec,
+        rates: tuple[int, ...] = (),
+        *,
+        told_rates: tuple[int, ...] = (),
+        quantized: bool = True,
     ) -> tuple[Decoded, Terms, Terms]:
         """Waves, weighted terms and figures of what the tokens say.
 
-        With ``rates``, every clip is decoded at each of these stage counts, all from one pass of
-        the quantizer; otherwise at the counts drawn for it.
+        Args:
+            rates: decode every clip at each of these stage counts, all from one pass of the
+                quantizer; without, at the counts drawn for it.
+            told_rates: what tokens must tell is asked at each of these counts, from the same pass.
+            quantized: whether the decoder gets what was quantized, or the latent itself.
         """
         encoded = codec.encoder(nn.functional.pad(batch.wav, (0, self.hop)))
-        out = codec.quantizer(
-            encoded, None if rates else batch.stages, channels_last=True, rates=rates
-        )
+        out, latent = self._quantize(encoded, batch, codec, rates, told_rates)
         if rates:
-            latent = torch.cat([out.rates[rate] for rate in rates])
             stages = [torch.full_like(batch.stages, rate) for rate in rates]
             batch = batch.repeat(len(rates))._replace(stages=torch.cat(stages))
-        else:
-            latent = out.latent
+        if not quantized:
+            # Times 0, so that processes agree on which parameters take part.
+            latent = encoded.repeat(max(1, len(rates)), 1, 1) + 0 * latent
         # The source is chosen clip by clip, so the decoder must first read the decoded prosody.
         decoded = codec.decoder(
             latent,
@@ -136,10 +144,11 @@ class Objective:
         )
         wav = decoded.wav[:, self.hop : self.hop + batch.wav.shape[1]]
         raw = prosody_losses(codec.decoder.prosody, decoded.prosody, batch)
-        said = self.head(latent[..., self.emotion_slice])
-        affect, accuracy = self._affect(said, batch)
+        affect, accuracy = self._affect(self.head(latent[..., self.emotion_slice]), batch)
         raw.update(affect)
-        if out.commitment is not None:
+        if told_rates and quantized:
+            raw.update(self._told(out, codec, batch.rows(0, len(encoded)), told_rates))
+        if out.commitment is not None and quantized:
             raw["commitment"] = out.commitment
         with torch.no_grad():
             voiced = batch.voiced > 0
@@ -153,6 +162,40 @@ class Objective:
             }
         terms, more = self._weighted(raw)
         return Decoded(wav, batch), terms, {**figures, **more}
+
+    def _quantize(
+        self,
+        encoded: Tensor,
+        batch: Batch,
+        codec: AffectCodec,
+        rates: tuple[int, ...],
+        told_rates: tuple[int, ...],
+    ) -> tuple[BDRFSQOutput, Tensor]:
+        """One pass of the quantizer, and the latents to decode, at all asked stage counts."""
+        drawn = () if rates else self.config.stage_choices
+        if not rates and not told_rates:
+            out = codec.quantizer(encoded, batch.stages, channels_last=True)
+            return out, out.latent
+        every = tuple(sorted({*rates, *told_rates, *drawn}))
+        out = codec.quantizer(encoded, None, channels_last=True, rates=every)
+        if rates:
+            return out, torch.cat([out.rates[rate] for rate in rates])
+        latents = torch.stack([out.rates[rate] for rate in every])
+        place = torch.searchsorted(batch.stages.new_tensor(every), batch.stages)
+        row = torch.arange(len(encoded), device=place.device)
+        spans = codec.config.quantizer.block_slices().values()
+        parts = [latents[place[:, g], row][..., span] for g, span in enumerate(spans)]
+        return out, torch.cat(parts, -1)
+
+    def _told(
+        self, out: BDRFSQOutput, codec: AffectCodec, batch: Batch, rates: tuple[int, ...]
+    ) -> Terms:
+        """Prosody and affect at each of the rates."""
+        batch = batch.repeat(len(rates))
+        emotion = torch.cat([out.rates[rate] for rate in rates])[..., self.emotion_slice]
+        head = codec.decoder.prosody
+        affect, _ = self._affect(self.head(emotion), batch)
+        return {**prosody_losses(head, head(emotion), batch), **affect}
 
     def _affect(self, said: HeadOutput, batch: Batch) -> tuple[Terms, Tensor]:
         raw: Terms = {}

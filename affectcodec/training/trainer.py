@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from affectcodec.codec import AffectCodec
 from affectcodec.nn.causal import CausalConvNeXt
+from affectcodec.nn.quantizer_start import start_from
 from affectcodec.nn.snake import SnakeStack
 from affectcodec.training.adversarial import Adversary
 from affectcodec.training.batches import Batch, BatchSource
@@ -169,7 +170,14 @@ class Trainer(Resumable):
         return {**heard, **terms}, {**figures, **more}
 
     def _decode(self, batch: Batch) -> tuple[Decoded, dict[str, Tensor], dict[str, Tensor]]:
-        return self.objective.decode(batch, self.codec, self.config.rates)
+        config = self.config
+        return self.objective.decode(
+            batch,
+            self.codec,
+            config.rates,
+            told_rates=config.told_rates,
+            quantized=self.step >= config.quantizer_warmup,
+        )
 
     def _heard(
         self, decoded: Decoded, step: int | None
@@ -224,6 +232,8 @@ class Trainer(Resumable):
         self.timer.start(self.timed)
         batch = self.next_batch()
         self.timer.mark("data")
+        if config.quantizer_warmup and self.step == config.quantizer_warmup:
+            self._start_quantizer(batch)
         if config.scale.shard:
             self.codec.quantizer.refold()  # gathered weights lie where those of the last step lay
         for optimizer in self.optimizers.values():
@@ -267,6 +277,17 @@ class Trainer(Resumable):
             "learning_rate": rate,
             **{name: float(value) for name, value in figures.items()},
         }
+
+    @torch.no_grad()
+    def _start_quantizer(self, batch: Batch) -> None:
+        """The quantizer, and its average, from the latents of a batch."""
+        latent = self.codec.encoder(nn.functional.pad(batch.wav, (0, self.objective.hop)))
+        start_from(self.codec.quantizer, latent.flatten(0, 1))
+        for own, other in zip(
+            self.ema.quantizer.parameters(), self.codec.quantizer.parameters(), strict=True
+        ):
+            own.copy_(other)
+        self.ema.quantizer.refold()
 
     def _part(self, batch: Batch, share: float, *, last: bool) -> dict[str, Tensor]:
         """Gradients of one part of a batch, times its share; returns the figures."""

@@ -73,7 +73,18 @@ def test_known_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = judge["differences"]
     assert (pair["first"], pair["second"]) == ("bd-rfsq", "rfsq")
     assert pair["kept"]["mean"] == pytest.approx(0.25) and pair["kept"]["low"] > 0.1
-    leakage = {"rfsq-s1": {"r2": {"log-mel": 0.3, "shape": 0.2}, "uar": 0.5}}
+    dense = {"log-mel": 0.3, "shape": 0.2, "detail": 0.123}
+    prosody = {"log-mel": 0.54, "shape": 0.16, "detail": 0.0}
+    leakage = {"rfsq-s1": {"r2": dense, "prosody": prosody, "uar": 0.5}}
     page = markdown(compared, leakage, "2 runs", "affectcodec ablate x")
-    for words in ("`bd-rfsq` - `rfsq`", "better", "0.667 to 0.833", "0.300", "2 runs"):
+    for words in (
+        "`bd-rfsq` - `rfsq`",
+        "better",
+        "0.667 to 0.833",
+        "0.300",
+        "0.123",
+        "true prosody",
+        "0.540",
+        "2 runs",
+    ):
         assert words in page

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from affectcodec.evaluation.probes import (
     frame_targets,
     look_at,
     probe,
+    prosody_features,
     quantizer_facts,
     recognise,
     regress,
+    without_prosody,
 )
 from affectcodec.evaluation.token_use import join
 from affectcodec.manifest import Clip, read_manifest
@@ -92,6 +95,34 @@ def test_all_at_once() -> None:
     assert results["r2"]["acoustic"]["shape"] > 0.99 > 0.1 > results["r2"]["emotion"]["shape"]
     assert results["uar"]["made"]["blocks"]["emotion"] > 0.9
     assert results["uar"]["made"]["classes"] == 3
+
+
+def test_what_prosody_explains_is_no_detail() -> None:
+    """Digits that tell level and voicing find much of a spectrum which those move, and no detail
+    of it; digits that tell the rest find all of the detail."""
+    rng = np.random.default_rng(7)
+    tilt = rng.standard_normal((1, 80))
+
+    def with_level(clips: list[Probed]) -> list[Probed]:
+        out = []
+        for p in clips:
+            moved = 4.0 * p.targets["energy"] + 3.0 * p.targets["voicing"] * tilt
+            whole = 0.3 * p.targets["log-mel"] + moved
+            out.append(replace(p, targets={**p.targets, "log-mel": whole}))
+        return out
+
+    found = probe(with_level(made_up(5)), with_level(made_up(6)), ("emotion", "acoustic"))["r2"]
+    assert found["emotion"]["log-mel"] > 0.6 and found["prosody"]["log-mel"] > 0.8
+    assert abs(found["emotion"]["detail"]) < 0.02 and abs(found["prosody"]["detail"]) < 0.02
+    assert found["acoustic"]["detail"] > 0.97
+    assert prosody_features(made_up(1)[0].targets).shape == (50, 21)
+
+
+def test_without_a_frame_to_learn_from() -> None:
+    silent = [replace(p, active=np.zeros(50, bool)) for p in made_up(1)]
+    learned, scored = without_prosody(silent, made_up(2))
+    assert np.isnan(scored[0].targets["detail"]).all()
+    assert np.isnan(regress(learned, scored, "emotion", "detail"))
 
 
 def test_targets_of_a_tone() -> None:

@@ -42,6 +42,70 @@ def test_a_multi_rate_run_trains(tmp_path: Path, cache: ClipCache) -> None:
         tiny_run(rates=(2, 8))
 
 
+def test_what_is_told_at_several_rates_is_the_mean_of_separate_passes(
+    tmp_path: Path, cache: ClipCache
+) -> None:
+    one = run(tmp_path, cache, stage_choices=(1, 3), stage_weights=(0.5, 0.5))
+    batch = one.source.batch(0)
+    both, terms, _ = one.objective.decode(batch, one.codec, told_rates=(2, 4))
+    alone, own, _ = one.objective.decode(batch, one.codec)
+    # the wave is that of the drawn counts, of each block
+    torch.testing.assert_close(both.wav, alone.wav, rtol=1e-3, atol=1e-4)
+    assert torch.equal(both.batch.stages, batch.stages) and len(both.wav) == len(batch.wav)
+    told = []
+    for rate in (2, 4):
+        stages = torch.full_like(batch.stages, rate)
+        told.append(one.objective.decode(batch._replace(stages=stages), one.codec)[1])
+    for name in ("energy", "voicing", "emotion"):
+        want = (told[0][name] + told[1][name]) / 2
+        torch.testing.assert_close(terms[name], want, rtol=1e-3, atol=1e-5)
+        assert not torch.equal(terms[name], own[name])
+
+
+def test_a_run_that_tells_at_several_rates_trains(tmp_path: Path, cache: ClipCache) -> None:
+    one = run(tmp_path, cache, told_rates=(2, 4))
+    assert one.train_step()["loss"] > 0
+    with pytest.raises(ValueError, match=r"told_rates must lie in 1\.\.4, got 8"):
+        tiny_run(told_rates=(2, 8))
+
+
+@pytest.mark.parametrize("kind", ["bd-rfsq", "rfsq", "rvq"])
+def test_a_quantizer_comes_in_after_its_warmup(tmp_path: Path, cache: ClipCache, kind: str) -> None:
+    base = tiny_run(precision="fp32", quantizer_warmup=2, independent_stages=0.0, batch_size=12)
+    quantizer = dataclasses.replace(base.codec.quantizer, kind=kind)
+    config = dataclasses.replace(base, codec=dataclasses.replace(base.codec, quantizer=quantizer))
+    one = Trainer(config, cache, None, tmp_path)
+    before = [p.clone() for p in one.codec.quantizer.parameters()]
+    batch = one.source.batch(0)
+    free, terms, _ = one.objective.decode(batch, one.codec, quantized=False)
+    fewer = batch._replace(stages=torch.ones_like(batch.stages))
+    assert torch.equal(free.wav, one.objective.decode(fewer, one.codec, quantized=False)[0].wav)
+    assert "commitment" not in terms
+    for _ in range(2):
+        one.train_step()
+    assert all(map(torch.equal, before, one.codec.quantizer.parameters()))
+    figures = one.train_step()
+    assert ("raw_commitment" in figures) == (kind == "rvq")
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(before, one.codec.quantizer.parameters(), strict=True)
+        if a.numel() > 3
+    ]
+    assert all(changed)
+    # the average starts where the quantizer does, not where it was
+    for live, mean in zip(
+        one.codec.quantizer.parameters(), one.ema.quantizer.parameters(), strict=True
+    ):
+        torch.testing.assert_close(live, mean, atol=0.02, rtol=0.1)
+
+
+def test_a_warmup_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="quantizer_warmup must be 0 or more, got -1"):
+        tiny_run(quantizer_warmup=-1)
+    with pytest.raises(ValueError, match="cannot with scale.shard or a frozen quantizer"):
+        tiny_run(quantizer_warmup=5, frozen=("quantizer",))
+
+
 def test_terms_without_weight_are_not_computed(tmp_path: Path, cache: ClipCache) -> None:
     figures = run(tmp_path, cache).train_step()
     assert not any("cycle" in name or "frames" in name for name in figures)
