@@ -182,8 +182,8 @@ def markdown(
             )
         )
         parts.append(
-            "Detail is the log-mel spectrum less what energy, voicing and F0 of the original explain "
-            "of it (the last row): those are taught to the emotion block."
+            "Detail is the log-mel spectrum less what energy, voicing and F0 of the original "
+            "explain of it (the last row): those are taught to the emotion block."
         )
     parts.append("## Other figures")
     columns = [*SHOWN, *(["wer"] if any("wer" in m for m in compared["metrics"].values()) else [])]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A start for scalar quantizers from data: what k-means of the first batch is for codebooks.
 
-Projections that begin at random read directions in which a trained encoder says little, and training
-has to move both to each other. Here every stage reads the directions in which the residual of real
-latents varies most, scaled so that its digits are about equally likely, and writes back what least
-squares finds in them.
+Projections that begin at random read directions in which a trained encoder says little, and
+training has to move both to each other. Here every stage reads the directions in which the residual
+of real latents varies most, scaled so that its digits are about equally likely, and writes back
+what least squares finds in them.
 """
 
 from __future__ import annotations
