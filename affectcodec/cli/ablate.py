@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ from affectcodec.cli.errors import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from affectcodec.evaluation.ablation import Run
+    from affectcodec.evaluation.evaluate import Plan
 
 _PROBE_CLIPS = 240  # of each split: R2 of three seeds came within .01 of that of all clips
 
@@ -57,6 +59,12 @@ _PROBE_CLIPS = 240  # of each split: R2 of three seeds came within .01 of that o
 @click.option("--kbps", type=float, default=1.5, show_default=True, help="Rate to compare at.")
 @click.option("--split", default="dev", show_default=True, help="Split to compare on.")
 @click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    help="Compare on clips of this one only. May be repeated.",
+)
+@click.option(
     "--measure",
     "measures",
     multiple=True,
@@ -70,6 +78,7 @@ _PROBE_CLIPS = 240  # of each split: R2 of three seeds came within .01 of that o
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads in training.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--no-train", is_flag=True, help="Compare what is finished and stop.")
 @click.option("--dry-run", is_flag=True, help="State the budget and stop.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 def ablate(
@@ -83,15 +92,18 @@ def ablate(
     hours: float | None,
     kbps: float,
     split: str,
+    datasets: tuple[str, ...],
     measures: tuple[str, ...],
     evaluation_cache: Path | None,
     threads: int | None,
     jobs: int,
+    no_train: bool,
     dry_run: bool,
     quiet: bool,
 ) -> None:
     """Residual VQ, dense residual FSQ, BD-RFSQ, + several rates, + conditioning: at equal bits and
     equal budget, trained one after the other, then compared: emotion kept by both judges, leakage.
+    Runs with blocks are also compared with emotion one stage ahead at the same bits.
 
     A sitting can be cut off at any time (or by --hours): the same command goes on. What it will
     cost is stated first.
@@ -103,7 +115,15 @@ def ablate(
 
     Exit code: 0 all trained and compared, 130 there is more to train.
     """
-    from affectcodec.evaluation.ablation import Ledger, budget, check_equal, plan_runs, train_all
+    from affectcodec.evaluation.ablation import (
+        Ledger,
+        budget,
+        check_equal,
+        is_done,
+        plan_runs,
+        train_all,
+    )
+    from affectcodec.evaluation.evaluate import Plan
     from affectcodec.training.config import TrainConfig
 
     values: dict[str, Any] = {}
@@ -125,52 +145,52 @@ def ablate(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    finished = train_all(runs, out, manifests, ledger, hours=hours, threads=threads, say=say)
+    if no_train:
+        runs = [run for run in runs if is_done(out, run)]
+        if not runs:
+            raise click.UsageError(f"--no-train: no run in {out} is finished; train some first")
+        finished = True
+    else:
+        finished = train_all(runs, out, manifests, ledger, hours=hours, threads=threads, say=say)
     stated = budget(out, runs, ledger)
     if not finished:
         click.echo(stated, err=True)
         click.get_current_context().exit(EXIT_INTERRUPTED)
     set_threads(1)
-    page = _compare(
-        runs, manifests, out, kbps, split, measures, evaluation_cache, jobs, quiet, stated
-    )
-    click.echo(page)
-
-
-def _compare(
-    runs: list[Run],
-    manifests: tuple[Path, ...],
-    out: Path,
-    kbps: float,
-    split: str,
-    measures: tuple[str, ...],
-    cache: Path | None,
-    jobs: int,
-    quiet: bool,
-    stated: str,
-) -> str:
-    from affectcodec.evaluation.ablation import WEIGHTS
-    from affectcodec.evaluation.ablation_report import compare, markdown
-    from affectcodec.evaluation.evaluate import Plan, collect
-    from affectcodec.evaluation.runs import shown_path, write_results
-
-    labels = [run.label for run in runs]
     plan = Plan(
         manifests=manifests,
         out=out,
-        codecs=[f"{label}:{kbps:g}" for label in labels],
-        weights=[f"{label}={out / label / WEIGHTS}" for label in labels],
         split=split,
+        datasets=datasets,
         measures=measures or ("egemaps", "whisper", "reconstruction"),
-        cache=cache,
+        cache=evaluation_cache,
         jobs=jobs,
         quiet=quiet,
     )
+    page = _compare(runs, plan, kbps, stated)
+    click.echo(page)
+
+
+def _compare(runs: list[Run], plan: Plan, kbps: float, stated: str) -> str:
+    """The page of runs that are finished, written into their folder."""
+    from affectcodec.evaluation.ablation import WEIGHTS
+    from affectcodec.evaluation.ablation_report import codecs_of, compare, markdown
+    from affectcodec.evaluation.evaluate import collect
+    from affectcodec.evaluation.runs import shown_path, write_results
+
+    out, codecs = plan.out, codecs_of(runs, kbps)
+    plan = dataclasses.replace(
+        plan,
+        codecs=list(codecs.values()),
+        weights=[f"{run.label}={out / run.label / WEIGHTS}" for run in runs],
+    )
     found = collect(plan)
-    compared = compare(found, labels, kbps)
-    leakage = _leakage({run.label: out / run.label / WEIGHTS for run in runs}, found, quiet)
-    command = ["affectcodec", "ablate", *(shown_path(path) for path in manifests)]
+    compared = compare(found, codecs, kbps, plan.measures)
+    leakage = _leakage({run.label: out / run.label / WEIGHTS for run in runs}, found, plan.quiet)
+    command = ["affectcodec", "ablate", *(shown_path(path) for path in plan.manifests)]
     command += ["--out", shown_path(out), "--steps", str(runs[0].config.steps)]
+    command += ["--split", plan.split]
+    command += [part for name in plan.datasets for part in ("--dataset", name)]
     page = markdown(compared, leakage, stated, shlex.join(command))
     results = {"budget": stated, "compared": compared, "leakage": leakage, "all": found.results}
     write_results(out, "comparison", results, page)

@@ -23,9 +23,9 @@ from affectcodec.cli.batch import set_threads
     "codecs",
     multiple=True,
     metavar="NAME",
-    help="A codec, may be repeated: affectcodec:KBPS[@compact|@native|@native-bfloat16], "
-    "LABEL:KBPS (see --weights), codec2:MODE, "
-    "opus:KBPS, speex:KBPS, amrwb:KBPS; controls: original, narrowband, lowpass:KHZ, mulaw, world, "
+    help="A codec, may be repeated: affectcodec:KBPS[@compact|@lead|@native|@native-bfloat16], "
+    "LABEL:KBPS (see --weights), codec2:MODE, opus:KBPS, speex:KBPS, amrwb:KBPS; "
+    "controls: original, narrowband, lowpass:KHZ, mulaw, world, "
     "flat-f0. Default: affectcodec at 0.75, 1.5, 3 and 6 kbit/s.",
 )
 @click.option(

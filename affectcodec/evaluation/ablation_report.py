@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from affectcodec.evaluation.ablation import Run
 from affectcodec.evaluation.assess import JOINT, emotion_tasks, judge_clips, labelled
 from affectcodec.evaluation.bootstrap import interval
 from affectcodec.evaluation.emotion import statistics
@@ -21,6 +22,7 @@ from affectcodec.evaluation.judges import JUDGES
 from affectcodec.evaluation.tables import cell, number, table, verdict
 
 FULL = "bd-rfsq+mrt+cem"
+AHEAD = "@lead"  # emotion one stage ahead at the same bits, which blocks alone can be
 # better first: what the method promises
 PAIRS = (
     ("bd-rfsq", "rfsq"),
@@ -29,6 +31,13 @@ PAIRS = (
     (FULL, "bd-rfsq"),
     (FULL, "rfsq"),
     (FULL, "rvq"),
+    ("bd-rfsq@lead", "bd-rfsq"),
+    ("bd-rfsq@lead", "rfsq"),
+    ("bd-rfsq@lead", "rvq"),
+    ("bd-rfsq+mrt+cem@lead", "bd-rfsq+mrt@lead"),
+    ("bd-rfsq+mrt+cem@lead", "bd-rfsq@lead"),
+    ("bd-rfsq+mrt+cem@lead", "rfsq"),
+    ("bd-rfsq+mrt+cem@lead", "rvq"),
 )
 SHOWN = ("f0_corr", "vuv_error", "pesq_wb", "stoi", "mel_db")
 
@@ -46,23 +55,39 @@ def over_seeds(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(np.mean(np.stack(list(values)), axis=0))
 
 
-def compare(found: Collected, labels: Sequence[str], kbps: float) -> dict[str, Any]:
+def codecs_of(runs: Sequence[Run], kbps: float) -> dict[str, str]:
+    """Label -> codec name of every run at a rate; runs with blocks with emotion ahead as well."""
+    plain = {run.label: f"{run.label}:{kbps:g}" for run in runs}
+    ahead = {
+        f"{run.name}{AHEAD}-s{run.seed}": f"{run.label}:{kbps:g}{AHEAD}"
+        for run in runs
+        if run.config.codec.quantizer.has_blocks
+    }
+    return {**plain, **ahead}
+
+
+def compare(
+    found: Collected, codec: Mapping[str, str], kbps: float, measures: Sequence[str] = ()
+) -> dict[str, Any]:
     """Figures of every configuration and paired differences.
 
     Args:
-        labels: of the runs; each was measured as codec `LABEL:KBPS`.
+        codec: label -> codec that was measured, as of `codecs_of`.
+        measures: what was measured, for the judges of it (default: all judges).
     """
+    labels = list(codec)
     names = by_name(labels)
-    codec = {label: f"{label}:{kbps:g}" for label in labels}
     tasks = emotion_tasks(found.train, found.clips)
     task = JOINT if JOINT in tasks else next(iter(tasks), None)
     out: dict[str, Any] = {"kbps": kbps, "task": task, "judges": {}, "metrics": {}}
     everyone = found.results["metrics"]["all"]["codecs"]
     words = found.results.get("words", {}).get("all", {}).get("codecs", {})
     for name, own in names.items():
+        measured = everyone[codec[own[0]]]["metrics"]
         entry = {
             metric: float(np.mean([everyone[codec[o]]["metrics"][metric]["mean"] for o in own]))
             for metric in SHOWN
+            if metric in measured
         }
         if words:
             entry["wer"] = float(np.mean([words[codec[o]]["wer"]["mean"] for o in own]))
@@ -71,6 +96,8 @@ def compare(found: Collected, labels: Sequence[str], kbps: float) -> dict[str, A
     if task is None:
         return out
     for judge in JUDGES:
+        if measures and judge.measure not in measures:
+            continue
         judged = judge_clips(
             judge,
             found.measured,

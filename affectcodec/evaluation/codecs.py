@@ -3,7 +3,8 @@
 
     affectcodec:1.5   the neural codec at 1.5 kbit/s; affectcodec:1.5@native-bfloat16 by the native
                       runtime with weights of half the size, @native with those there are;
-                      @compact with entropy-coded tokens at that rate
+                      @compact with entropy-coded tokens at that rate; @lead with emotion one
+                      stage ahead of the acoustic block at the same bits
     LABEL:1.5         weights of LABEL: another checkpoint, or another codec (see `neural.py`)
     codec2:1300       Codec 2 (3200 2400 1600 1400 1300 1200 700C), 8 kHz inside
     codec2:1300@-26   the same with each clip brought to -26 dB before, and back after

@@ -22,7 +22,7 @@ import torch
 
 from affectcodec.audio import resample
 from affectcodec.entropy import load_coder
-from affectcodec.evaluation import compact
+from affectcodec.evaluation import compact, lead
 from affectcodec.evaluation.baselines import SAMPLE_RATE, BaselineError, Coded
 from affectcodec.runtime import NativeCodec, RuntimeUnavailable
 from affectcodec.streaming.engine import NATIVE, precision_of
@@ -243,13 +243,13 @@ def load_codec(
         folder: weights (None: the shipped ones).
         loaded: label -> model, filled here, so that several rates share one.
         engine: one of `streaming.engine.NATIVE` for this package's native runtime, `compact` for
-            entropy-coded tokens, else PyTorch.
+            entropy-coded tokens, `lead` for the first block ahead, else PyTorch.
 
     Raises:
         BaselineError: the model refused to be used as a codec, or its native runtime is not there.
         ValueError: an engine of another name, or for the model of another package.
     """
-    engines = (*NATIVE, compact.ENGINE)
+    engines = (*NATIVE, compact.ENGINE, lead.ENGINE)
     if engine and engine not in engines:
         raise ValueError(
             f"codecs: wanted @ and one of {list(engines)} after a rate, got {engine!r}"
@@ -267,6 +267,8 @@ def load_codec(
         if engine == compact.ENGINE:
             coder = load_coder(folder)
             return compact.CompactCodec(own, kbps, coder, label=label, digest=model_digest(own))
+        if engine == lead.ENGINE:
+            return lead.LeadCodec(own, kbps, label=label, digest=model_digest(own))
         try:
             return NeuralCodec(loaded[label], kbps, label=label, engine=engine)
         except RuntimeUnavailable as error:

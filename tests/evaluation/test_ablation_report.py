@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from affectcodec.evaluation import ablation_report
-from affectcodec.evaluation.ablation_report import by_name, compare, markdown
+from affectcodec.evaluation.ablation import plan_runs
+from affectcodec.evaluation.ablation_report import by_name, codecs_of, compare, markdown
 from affectcodec.evaluation.assess import CLIP_METRICS
 from affectcodec.evaluation.campaign import Measured, _identity
 from affectcodec.evaluation.evaluate import Collected
 from affectcodec.evaluation.judges import JUDGES
 from affectcodec.manifest import Clip
+from tests.training.sounds import tiny_run
 
 pytest.importorskip("sklearn")
 
@@ -58,9 +60,18 @@ def test_labels_belong_to_configurations() -> None:
     }
 
 
+def test_runs_with_blocks_are_compared_with_emotion_ahead_as_well() -> None:
+    runs = [run for run in plan_runs(tiny_run(), seeds=1) if run.name in ("rvq", "bd-rfsq")]
+    assert codecs_of(runs, 1.5) == {
+        "rvq-s1": "rvq-s1:1.5",
+        "bd-rfsq-s1": "bd-rfsq-s1:1.5",
+        "bd-rfsq@lead-s1": "bd-rfsq-s1:1.5@lead",
+    }
+
+
 def test_known_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation_report, "JUDGES", JUDGES[:1])
-    compared = compare(made_up(), LABELS, 1.5)
+    compared = compare(made_up(), {o: f"{o}:1.5" for o in LABELS}, 1.5)
     assert compared["task"] == "made"
     judge = compared["judges"]["egemaps_svm"]
     assert judge["original_uar"] == 1.0 and judge["clips"] == 60
