@@ -65,6 +65,11 @@ _PROBE_CLIPS = 240  # of each split: R2 of three seeds came within .01 of that o
     help="Compare on clips of this one only. May be repeated.",
 )
 @click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Compare on at most this many clips of each manifest, evenly spread.",
+)
+@click.option(
     "--measure",
     "measures",
     multiple=True,
@@ -93,6 +98,7 @@ def ablate(
     kbps: float,
     split: str,
     datasets: tuple[str, ...],
+    limit: int | None,
     measures: tuple[str, ...],
     evaluation_cache: Path | None,
     threads: int | None,
@@ -162,6 +168,7 @@ def ablate(
         out=out,
         split=split,
         datasets=datasets,
+        limit=limit,
         measures=measures or ("egemaps", "whisper", "reconstruction"),
         cache=evaluation_cache,
         jobs=jobs,
@@ -191,6 +198,7 @@ def _compare(runs: list[Run], plan: Plan, kbps: float, stated: str) -> str:
     command += ["--out", shown_path(out), "--steps", str(runs[0].config.steps)]
     command += ["--split", plan.split]
     command += [part for name in plan.datasets for part in ("--dataset", name)]
+    command += ["--limit", str(plan.limit)] if plan.limit else []
     page = markdown(compared, leakage, stated, shlex.join(command))
     results = {"budget": stated, "compared": compared, "leakage": leakage, "all": found.results}
     write_results(out, "comparison", results, page)

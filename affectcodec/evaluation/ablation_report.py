@@ -212,13 +212,15 @@ def markdown(
             "Detail is the log-mel spectrum less what energy, voicing and F0 of the original "
             "explain of it (the last row): those are taught to the emotion block."
         )
-    parts.append("## Other figures")
-    columns = [*SHOWN, *(["wer"] if any("wer" in m for m in compared["metrics"].values()) else [])]
-    lines = [
-        [f"`{name}`", number(own["kbps"], 2), *(number(own.get(c), 3) for c in columns)]
-        for name, own in compared["metrics"].items()
-    ]
-    parts.append(table(["configuration", "kbit/s", *columns], lines))
+    known = {column for own in compared["metrics"].values() for column in own}
+    columns = [column for column in (*SHOWN, "wer") if column in known]
+    if columns:
+        lines = [
+            [f"`{name}`", number(own["kbps"], 2), *(number(own.get(c), 3) for c in columns)]
+            for name, own in compared["metrics"].items()
+        ]
+        parts.append("## Other figures")
+        parts.append(table(["configuration", "kbit/s", *columns], lines))
     parts.append(
         "Intervals: 95 %, paired bootstrap over speakers and clips, seeds averaged in every draw; "
         "how far seeds lie apart stands beside them."

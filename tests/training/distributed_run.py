@@ -4,6 +4,7 @@
 distributed_run.py gradients CACHE OUT
 distributed_run.py train CACHE OUT RUN KILL_AT
 distributed_run.py sharded CACHE OUT RUN STEPS
+distributed_run.py start CACHE OUT
 """
 
 from __future__ import annotations
@@ -96,6 +97,16 @@ def sharded(cache: ClipCache, out: Path, run: Path, steps: int, world: World) ->
     trainer.export(out)
 
 
+def start(cache: ClipCache, out: Path, world: World) -> None:
+    """A run whose quantizer comes in after a step; each process writes its quantizer."""
+    config = tiny_run(**settings(quantizer_warmup=1, crop_frames=64))
+    trainer = Trainer(config, cache, None, out.parent / "start", world=world)
+    for _ in range(2):
+        trainer.train_step()
+    found = {k: v.contiguous() for k, v in trainer.codec.quantizer.state_dict().items()}
+    save_file(found, out.with_name(f"{world.rank}-{out.name}"))
+
+
 def main() -> None:
     action, cache, out = sys.argv[1], ClipCache(Path(sys.argv[2])), Path(sys.argv[3])
     torch.set_num_threads(1)
@@ -106,6 +117,8 @@ def main() -> None:
             save_file(found, out)
     elif action == "train":
         train(cache, out, Path(sys.argv[4]), int(sys.argv[5]), world)
+    elif action == "start":
+        start(cache, out, world)
     else:
         sharded(cache, out, Path(sys.argv[4]), int(sys.argv[5]), world)
     leave()

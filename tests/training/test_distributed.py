@@ -114,6 +114,16 @@ def test_a_sharded_run_learns_the_same_and_resumes_in_fewer_processes(
     assert not same_tensors(got, later)
 
 
+@pytest.mark.slow
+def test_a_quantizer_starts_alike_in_all_processes(tmp_path: Path, cache: ClipCache) -> None:
+    """From the latents of the first, though each has clips of its own; in its warm-up, too, all
+    parameters take part, as the exchange of gradients wants."""
+    torchrun(2, "start", cache.folder, tmp_path / "q.safetensors")
+    first, second = (load_file(tmp_path / f"{rank}-q.safetensors") for rank in (0, 1))
+    assert first.keys() == second.keys() and len(first) > 6
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_parts_of_a_batch_add_up(tmp_path: Path, cache: ClipCache, parts: int) -> None:
     """Losses that are plain means over clips do not see that a batch came in parts."""
@@ -123,7 +133,7 @@ def test_parts_of_a_batch_add_up(tmp_path: Path, cache: ClipCache, parts: int) -
     for trainer in (run, whole):
         trainer.adversary = None
         decode = trainer.objective.decode
-        trainer.objective.decode = lambda *a, d=decode: (d(*a)[0], {}, {})  # type: ignore
+        trainer.objective.decode = lambda *a, d=decode, **k: (d(*a, **k)[0], {}, {})  # type: ignore
         trainer._heard = lambda d, step: ({"p": d.wav.square().mean()}, {})  # type: ignore
     figures = run.train_step()
     want = whole.train_step()
