@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 CONCEALMENTS = ("predict", "repeat", "silence")
 NOISE_FRAMES = 4  # frames that came, from which noise is held
 
-# Further on, what is held (half of emotion) is held once more: nobody knows where pitch went, and a
-# prediction hedges, half voiced.
+# What a prediction holds in part is the emotion block (half of it). In the first lost frame it is
+# held whole: pitch hardly moves in 20 ms. Further on it is held once more: nobody knows where pitch
+# went, and a prediction hedges, half voiced.
 _EXPECTED_FRAMES = 2
 _FULL_FRAMES = 6  # lost frames at full level
 _FADE = 0.1  # of full level a frame after those
@@ -146,6 +147,8 @@ class Concealment:
         if self.predictor is None:
             return last, gain
         latent = self.predictor.latent(history.rows, history.came, last)
-        if history.lost > _EXPECTED_FRAMES:
+        if history.lost == 1:
+            latent = np.where(self.predictor.hold > 0, last, latent)
+        elif history.lost > _EXPECTED_FRAMES:
             latent = latent + self.predictor.hold * (last - latent)
         return latent, gain

@@ -132,6 +132,9 @@ def concealed(network: PredictorNetwork, latents: Tensor, lost: Tensor) -> Tenso
         flags = came[where, first:t]
         before, marks = F.pad(seen, (0, 0, empty, 0)), F.pad(flags, (empty, 0))
         predicted = network(before, marks, last[where])
+        # The decoder holds whole what is held in part where the first frame of a gap is lost.
+        first_lost = ~lost[where, t - 1, None] & (network.hold > 0)
+        predicted = torch.where(first_lost, last[where], predicted)
         rows[t] = rows[t].index_copy(0, where, predicted)
     return torch.stack(rows, 1)
 

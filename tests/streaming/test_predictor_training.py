@@ -83,6 +83,21 @@ def test_training_conceals_as_the_decoder_does() -> None:
                 history.append(latents[b, t : t + 1].numpy())
 
 
+def test_the_first_lost_frame_holds_what_is_held_in_part() -> None:
+    network = PredictorNetwork(
+        np.zeros(4, np.float32), np.ones(4, np.float32), slice(2), FitConfig(rank=2, hidden=4)
+    )
+    torch.nn.init.ones_(network.out.bias)
+    history = LatentHistory(4)
+    last = np.array([[0.5, -1.0, 2.0, 3.0]], np.float32)
+    history.append(last)
+    conceal = Concealment("predict", network.export("0" * 16))
+    first, second = conceal.next(history)[0], conceal.next(history)[0]
+    assert np.array_equal(first[:2], last[0, :2])
+    assert not np.isclose(first[2:], last[0, 2:]).any()
+    assert not np.isclose(second[:2], last[0, :2]).any()
+
+
 def test_hearing_nothing_wrong_costs_nothing_and_its_gradient_reaches_lost_frames() -> None:
     codec = tiny_codec()
     hearing = Hearing(codec)
