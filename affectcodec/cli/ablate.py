@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from affectcodec.evaluation.ablation import Run
     from affectcodec.evaluation.evaluate import Plan
 
-_PROBE_CLIPS = 240  # of each split: R2 of three seeds came within .01 of that of all clips
+_PROBE_CLIPS = 240  # of each split; what a probe hears is kept in memory for all runs
 
 
 @click.command(short_help="Train and compare ablations.")
@@ -141,12 +141,14 @@ def ablate(
         TrainConfig.from_dict(values), names=names, seeds=seeds, other_seeds=other_seeds
     )
     check_equal(runs)
-    out.mkdir(parents=True, exist_ok=True)
+    if not no_train:
+        out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(out, runs)
     click.echo(budget(out, runs, ledger), err=True)
     if dry_run:
         return
-    ledger.write()
+    if not no_train:
+        ledger.write()
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -174,11 +176,13 @@ def ablate(
         jobs=jobs,
         quiet=quiet,
     )
-    page = _compare(runs, plan, kbps, stated)
+    page = _compare(runs, plan, kbps, stated, config_file)
     click.echo(page)
 
 
-def _compare(runs: list[Run], plan: Plan, kbps: float, stated: str) -> str:
+def _compare(
+    runs: list[Run], plan: Plan, kbps: float, stated: str, config_file: Path | None
+) -> str:
     """The page of runs that are finished, written into their folder."""
     from affectcodec.evaluation.ablation import WEIGHTS
     from affectcodec.evaluation.ablation_report import codecs_of, compare, markdown
@@ -196,9 +200,11 @@ def _compare(runs: list[Run], plan: Plan, kbps: float, stated: str) -> str:
     leakage = _leakage({run.label: out / run.label / WEIGHTS for run in runs}, found, plan.quiet)
     command = ["affectcodec", "ablate", *(shown_path(path) for path in plan.manifests)]
     command += ["--out", shown_path(out), "--steps", str(runs[0].config.steps)]
-    command += ["--split", plan.split]
+    command += ["--config", shown_path(config_file)] if config_file else []
+    command += ["--kbps", f"{kbps:g}", "--split", plan.split]
     command += [part for name in plan.datasets for part in ("--dataset", name)]
     command += ["--limit", str(plan.limit)] if plan.limit else []
+    command += [part for name in plan.measures for part in ("--measure", name)]
     page = markdown(compared, leakage, stated, shlex.join(command))
     results = {"budget": stated, "compared": compared, "leakage": leakage, "all": found.results}
     write_results(out, "comparison", results, page)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from affectcodec.evaluation import lead
 from affectcodec.evaluation.ablation import Run
 from affectcodec.evaluation.assess import JOINT, emotion_tasks, judge_clips, labelled
 from affectcodec.evaluation.bootstrap import interval
@@ -22,22 +23,21 @@ from affectcodec.evaluation.judges import JUDGES
 from affectcodec.evaluation.tables import cell, number, table, verdict
 
 FULL = "bd-rfsq+mrt+cem"
-AHEAD = "@lead"  # emotion one stage ahead at the same bits, which blocks alone can be
-# better first: what the method promises
-PAIRS = (
+AHEAD = f"@{lead.ENGINE}"  # which blocks alone can be
+_PARTS = (
     ("bd-rfsq", "rfsq"),
     ("bd-rfsq", "rvq"),
     (FULL, "bd-rfsq+mrt"),
     (FULL, "bd-rfsq"),
     (FULL, "rfsq"),
     (FULL, "rvq"),
-    ("bd-rfsq@lead", "bd-rfsq"),
-    ("bd-rfsq@lead", "rfsq"),
-    ("bd-rfsq@lead", "rvq"),
-    ("bd-rfsq+mrt+cem@lead", "bd-rfsq+mrt@lead"),
-    ("bd-rfsq+mrt+cem@lead", "bd-rfsq@lead"),
-    ("bd-rfsq+mrt+cem@lead", "rfsq"),
-    ("bd-rfsq+mrt+cem@lead", "rvq"),
+)
+# better first: what the method promises; then blocks with emotion ahead, against blocks as ahead
+# and against what has none
+PAIRS = (
+    *_PARTS,
+    (f"bd-rfsq{AHEAD}", "bd-rfsq"),
+    *((a + AHEAD, b + AHEAD if b.startswith("bd-") else b) for a, b in _PARTS),
 )
 SHOWN = ("f0_corr", "vuv_error", "pesq_wb", "stoi", "mel_db")
 

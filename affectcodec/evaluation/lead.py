@@ -27,12 +27,19 @@ def lead_stages(bits: list[float], num_stages: int, stages: int, frames: int) ->
     Args:
         bits: of one stage of each block.
         stages: of all blocks, whose bits are spent.
+
+    Raises:
+        ValueError: the other blocks have fewer bits than one more stage of the first takes.
     """
     ahead = min(num_stages, stages + 1)
-    rest = sum(bits[1:])
-    share = stages - (ahead - stages) * bits[0] / rest if rest else float(stages)
+    share = stages - (ahead - stages) * bits[0] / sum(bits[1:])
+    if share < 0:
+        raise ValueError(
+            f"codecs: @{ENGINE}: one more stage of the first block takes {bits[0]:g} bits, the "
+            f"others have {stages * sum(bits[1:]):g} at this rate; ask for a higher one"
+        )
     # Sums of whole stages up to each frame follow the share, so the bits do at every time.
-    upto = np.floor(np.arange(frames + 1) * max(0.0, share) + 1e-9)
+    upto = np.floor(np.arange(frames + 1) * share + 1e-9)
     counts = np.repeat(np.diff(upto)[None], len(bits), 0)
     counts[0] = ahead
     return counts.astype(np.uint8)

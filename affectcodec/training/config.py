@@ -224,8 +224,7 @@ class TrainConfig:
         rates: stage counts at which every clip is decoded, all from one pass of the quantizer (the
             multi-rate loss, e.g. ``(2, 4, 8)``); in place of the drawn counts.
         told_rates: stage counts at which the tokens of every clip must tell prosody and affect,
-            from the same pass, whatever is decoded; in place of the drawn counts. Costs a tenth of
-            decoding at one more count.
+            from the same pass, whatever is decoded; in place of the drawn counts.
         quantizer_warmup: steps in which latents pass the quantizer by; then its projections start
             from the latents of one batch (`nn.quantizer_start`). A codebook starts by itself.
         balance: make the weights of the losses on the decoded wave shares of its gradient.

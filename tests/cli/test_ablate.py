@@ -50,6 +50,7 @@ def test_without_training_there_must_be_something_finished(run: Run, tmp_path: P
     manifest = corpus(tmp_path, train=1, test=0, takes=1)
     done = run("ablate", manifest, "--out", tmp_path / "out", "--no-train")
     assert done.exit_code == 2 and "no run in" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_finished_is_compared(run: Run, tmp_path: Path) -> None:

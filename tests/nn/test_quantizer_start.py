@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -37,10 +38,12 @@ def left(quantizer: torch.nn.Module, z: Tensor, stages: int) -> float:
     return float((z - u[0]).square().mean() / (z - z.mean(0)).square().mean())
 
 
+@pytest.mark.parametrize("bound", ["tanh", "clamp"])
 @pytest.mark.parametrize("kind", [BDRFSQ, DenseRFSQ])
-def test_latents_come_back_better_than_from_random_directions(kind: type) -> None:
+def test_latents_come_back_better_than_from_random_directions(kind: type, bound: str) -> None:
     z = latents()
-    random, started = kind(CONFIG), kind(CONFIG)
+    config = dataclasses.replace(CONFIG, bound=bound)
+    random, started = kind(config), kind(config)
     told = start_from(started, z)
     for stages, most in ((1, 0.35), (2, 0.2), (4, 0.1)):
         assert left(started, z, stages) < min(most, 0.6 * left(random, z, stages))
